@@ -1,0 +1,25 @@
+"""Callbacks that record training and report on it, and the functions behind them."""
+
+from lightning_perturb.callbacks.dynamics import (
+    area_under_margin,
+    forgetting,
+    memorised,
+    suggested_labels,
+    suspect_scores,
+)
+from lightning_perturb.callbacks.perturbation import PerturbationReport
+from lightning_perturb.callbacks.recorder import Recorder
+from lightning_perturb.callbacks.records import Records
+from lightning_perturb.callbacks.suspects import SuspectReport
+
+__all__ = [
+    "PerturbationReport",
+    "Recorder",
+    "Records",
+    "SuspectReport",
+    "area_under_margin",
+    "forgetting",
+    "memorised",
+    "suggested_labels",
+    "suspect_scores",
+]

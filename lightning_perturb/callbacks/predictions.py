@@ -1,0 +1,60 @@
+"""Predictions as a table on disk."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from lightning_perturb.core.distributed import gather_objects
+
+
+class PredictionWriter(Callback):
+    """Writes what ``predict`` found as CSV: sample, predicted class, its probability, and all probabilities.
+
+    Args:
+        path: The file; None takes ``predictions.csv`` in the run's log folder.
+    """
+
+    def __init__(self, path: str | None = None) -> None:
+        self.path = path
+        self._rows: list[tuple[int, int, list[float]]] = []
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Starts an empty table."""
+        self._rows = []
+
+    def on_predict_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Keeps a batch's rows."""
+        index = outputs["index"]
+        if index is None:
+            index = torch.arange(len(outputs["pred"])) + len(self._rows)
+        rows = zip(index.tolist(), outputs["pred"].tolist(), outputs["prob"].tolist(), strict=True)
+        self._rows.extend(rows)
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Writes the table of all ranks, in order of the samples."""
+        rows = sorted(row for part in gather_objects(self._rows) for row in part)
+        if not trainer.is_global_zero or not rows:
+            return
+        path = Path(self.path or Path(trainer.log_dir or trainer.default_root_dir) / "predictions.csv")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w", newline="") as file:
+            writer = csv.writer(file)
+            classes = len(rows[0][2])
+            writer.writerow(["sample", "prediction", "probability", *(f"p_{c}" for c in range(classes))])
+            for sample, prediction, prob in rows:
+                writer.writerow([sample, prediction, f"{prob[prediction]:.6f}", *(f"{p:.6f}" for p in prob)])
+        self.path = str(path)
+        print(f"Predictions: {path}")

@@ -1,0 +1,9 @@
+"""The common core: batches, needs, coordinates, the base module, state, randomness and resume."""
+
+from lightning_perturb.core.batch import Batch
+from lightning_perturb.core.load import load
+from lightning_perturb.core.module import PerturbationModule
+from lightning_perturb.core.needs import DataFacts, Needs
+from lightning_perturb.core.taxonomy import Coordinates
+
+__all__ = ["Batch", "Coordinates", "DataFacts", "Needs", "PerturbationModule", "load"]

@@ -1,0 +1,77 @@
+"""Evaluation on clean labels, the same for every method."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric, MetricCollection
+from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError, MulticlassPrecision
+
+# below this number of classes the top five hold most of them and the figure says nothing
+_TOP5_FROM = 20
+
+
+class BalancedAccuracy(MulticlassAccuracy):
+    """The mean of the classes' recalls, over the classes that occur among the labels.
+
+    A class that is predicted but has no sample is no class of recall 0, as it is in torchmetrics' macro average.
+
+    Args:
+        num_classes: Number of classes.
+    """
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(num_classes, average="macro", validate_args=False)
+
+    def compute(self) -> Tensor:
+        """The metric, 0 where there are no samples."""
+        hit, _, _, missed = self._final_state()
+        total = hit + missed
+        recall = hit / total.clamp(min=1)
+        return recall.sum() / (total > 0).sum().clamp(min=1)
+
+
+class MeanLoss(Metric):
+    """The mean loss over all samples, however they fall on batches and ranks; NaN stays NaN.
+
+    Lightning's own mean over ranks rounds the mean number of samples down to a whole one.
+    """
+
+    full_state_update = False
+    total: Tensor
+    count: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("total", torch.zeros(()), dist_reduce_fx="sum")
+        self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, losses: Tensor) -> None:
+        """Adds losses ``[B]``."""
+        self.total += losses.sum()
+        self.count += losses.numel()
+
+    def compute(self) -> Tensor:
+        """The mean."""
+        return self.total / self.count
+
+
+def classification_metrics(num_classes: int, prefix: str) -> MetricCollection:
+    """Accuracy, balanced accuracy, macro precision, calibration error, and top-5 accuracy from 20 classes on.
+
+    Args:
+        num_classes: Number of classes.
+        prefix: Put before each name, such as ``test/``.
+
+    Returns:
+        A collection to be updated with probabilities ``[B, C]`` and class ids ``[B]``.
+    """
+    metrics: dict[str, Metric | MetricCollection] = {
+        "acc": MulticlassAccuracy(num_classes, average="micro", validate_args=False),
+        "balanced_acc": BalancedAccuracy(num_classes),
+        "macro_precision": MulticlassPrecision(num_classes, average="macro", validate_args=False),
+        "ece": MulticlassCalibrationError(num_classes, n_bins=15, validate_args=False),
+    }
+    if num_classes >= _TOP5_FROM:
+        metrics["top5"] = MulticlassAccuracy(num_classes, average="micro", top_k=5, validate_args=False)
+    return MetricCollection(metrics, prefix=prefix)

@@ -1,0 +1,67 @@
+"""Opening a checkpoint without knowing what made it."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lightning_perturb.core.module import CHECKPOINT_KEY, PerturbationModule
+
+
+def subclasses(cls: type[PerturbationModule] = PerturbationModule) -> Iterator[type[PerturbationModule]]:
+    """Every imported subclass, each once, in order of definition."""
+    seen: set[type] = set()
+    stack = [cls]
+    while stack:
+        current = stack.pop(0)
+        for sub in current.__subclasses__():
+            if sub not in seen:
+                seen.add(sub)
+                stack.append(sub)
+                yield sub
+
+
+def load(path: str | Path, **kwargs: Any) -> PerturbationModule:
+    """Opens a checkpoint of any method, on the CPU and without executing code from the file.
+
+    Args:
+        path: The ``.ckpt`` file.
+        **kwargs: Arguments that the checkpoint does not hold, such as ``net=`` when the run was started from Python
+            with a live network.
+
+    Returns:
+        The module, in evaluation mode; ``.net`` is the plain network.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is no checkpoint of this package, is cut off, or misses arguments.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"path={str(path)!r} is not a file. Give the .ckpt file that training wrote.")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, pickle.UnpicklingError, OSError) as error:
+        raise ValueError(
+            f"path={str(path)!r} cannot be read as a checkpoint ({error}). It may be cut off: use an older one."
+        ) from error
+    name = checkpoint.get(CHECKPOINT_KEY, {}).get("class") if isinstance(checkpoint, dict) else None
+    if name is None:
+        raise ValueError(f"path={str(path)!r} was not written by a lightning_perturb method.")
+    found = [cls for cls in subclasses() if f"{cls.__module__}.{cls.__qualname__}" == name]
+    if not found:
+        raise ValueError(f"The checkpoint is of class {name}, which is not imported. Import its module first.")
+    hyper_parameters = checkpoint.get("hyper_parameters", {})
+    if "net" not in kwargs and "net" not in hyper_parameters:
+        raise ValueError(
+            f"path={str(path)!r} was trained from Python with a live network, which is not in the file. "
+            "Call load(path, net=your_network)."
+        )
+    if "num_classes" not in kwargs and "num_classes" not in hyper_parameters:
+        raise ValueError(f"path={str(path)!r} does not hold num_classes. Call load(path, num_classes=...).")
+    module = found[0].load_from_checkpoint(path, map_location="cpu", weights_only=True, **kwargs)
+    return module.eval()

@@ -1,0 +1,395 @@
+"""The base of every method: one training loss with four places where a term can be added to it [tax 1, 4-9]."""
+
+import os
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Literal
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.trainer.states import TrainerFn
+from torch import Tensor, nn
+from torchmetrics import MetricCollection
+
+from lightning_perturb.core import random as keyed_random
+from lightning_perturb.core import resume
+from lightning_perturb.core.batch import Batch
+from lightning_perturb.core.checks import check_choice
+from lightning_perturb.core.distributed import gather_rows, rank
+from lightning_perturb.core.evaluation import MeanLoss, classification_metrics
+from lightning_perturb.core.hyperparameters import left_out
+from lightning_perturb.core.needs import DataFacts, Needs
+from lightning_perturb.core.state import StateMixin
+from lightning_perturb.core.taxonomy import Coordinates
+from lightning_perturb.functional.cross_entropy import cross_entropy
+
+CHECKPOINT_KEY = "lightning_perturb"
+
+
+def default_optimizer(params: Any) -> torch.optim.Optimizer:
+    """The papers' optimizer for images: SGD with learning rate 0.1, momentum 0.9 and weight decay 5e-4."""
+    return torch.optim.SGD(params, lr=0.1, momentum=0.9, weight_decay=5e-4)
+
+
+class PerturbationModule(StateMixin, LightningModule):
+    """One training loss with four places where a term can be added to it.
+
+    ``x + Δx  ->  u = f(x) + Δu  ->  l(softmax(u), y + Δy)  ->  l + Δl  ->  mean``. With nothing overridden it is
+    cross-entropy. A method overrides the hook of its target and states its coordinates and needs.
+
+    Args:
+        net: The network: maps ``x`` to logits ``[B, num_classes]`` (a tensor, a tuple that starts with it, or an
+            object with ``.logits``).
+        num_classes: Number of classes.
+        optimizer: Makes the optimizer from the parameters. Default: SGD, lr 0.1, momentum 0.9, weight decay 5e-4.
+        lr_scheduler: Makes the learning-rate scheduler from the optimizer; None keeps the rate.
+        lr_interval: Whether the scheduler moves every ``epoch`` or every ``step``.
+        warmup_epochs: Epochs of plain cross-entropy before the method begins.
+        channels_last: Keep the network and images in the channels-last memory format (faster, above all with
+            ``precision: bf16-mixed``).
+        seed: Seed of the draws that belong to samples (attack starts, mixing). None takes the seed given to
+            ``seed_everything``, or 0.
+    """
+
+    coordinates: ClassVar[Coordinates] = Coordinates()
+    paper: ClassVar[str] = ""
+    needs: Needs = Needs()
+
+    class_counts: Tensor
+
+    def __init__(
+        self,
+        net: nn.Module,
+        num_classes: int,
+        optimizer: OptimizerCallable = default_optimizer,
+        lr_scheduler: LRSchedulerCallable | None = None,
+        lr_interval: Literal["epoch", "step"] = "epoch",
+        warmup_epochs: int = 0,
+        channels_last: bool = False,
+        seed: int | None = None,
+    ) -> None:
+        super().__init__()
+        if num_classes < 2:
+            raise ValueError(f"num_classes={num_classes} leaves nothing to tell apart. Give at least 2.")
+        if warmup_epochs < 0:
+            raise ValueError(f"warmup_epochs={warmup_epochs} is negative. Give 0 or more epochs.")
+        check_choice("lr_interval", lr_interval, ("epoch", "step"))
+        self.save_hyperparameters(ignore=left_out(sys._getframe()))
+        self.net = net
+        self.num_classes = num_classes
+        self.optimizer = optimizer
+        self.lr_scheduler = lr_scheduler
+        self.lr_interval = lr_interval
+        self.warmup_epochs = warmup_epochs
+        self.channels_last = channels_last
+        self.seed = seed
+        self.facts: DataFacts | None = None
+        self._draw_seed = seed or 0
+        self._started_epoch = -1
+        self._resuming = False
+        self._rank_tensors: dict[str, Tensor] = {}
+        self.add_state("class_counts", torch.zeros(num_classes, dtype=torch.int64))
+        self.val_metrics = classification_metrics(num_classes, "val/")
+        self.test_metrics = classification_metrics(num_classes, "test/")
+        self.val_loss = MeanLoss()
+        self.test_loss = MeanLoss()
+        if channels_last:
+            self.net.to(memory_format=torch.channels_last)
+
+    # the hooks of the taxonomy ------------------------------------------------------------------------------------
+
+    def perturb_input(self, batch: Batch) -> Batch:
+        """x + Δx [tax 4]: a batch with another input; may fill ``batch.extra``."""
+        return batch
+
+    def outputs(self, call: Callable[..., Any], batch: Batch) -> dict[str, Tensor]:
+        """The only place where the network is called.
+
+        Args:
+            call: Runs the network, or a functional version of it with other parameters.
+            batch: The batch after :meth:`perturb_input`.
+
+        Returns:
+            At least ``logits`` ``[B, C]``; whatever else the loss of the method reads.
+        """
+        return {"logits": self.run(call, batch.view)}
+
+    def perturb_logits(self, logits: Tensor, outputs: dict[str, Tensor], batch: Batch) -> Tensor:
+        """u + Δu [tax 5]."""
+        return logits
+
+    def perturb_target(self, logits: Tensor, batch: Batch) -> Tensor:
+        """y + Δy [tax 6]: class ids ``[B]`` or soft labels ``[B, C]``; sees the raw logits."""
+        return batch.y
+
+    def sample_loss(self, logits: Tensor, target: Tensor, batch: Batch) -> Tensor:
+        """The loss l of each sample ``[B]``."""
+        return cross_entropy(logits, target)
+
+    def perturb_loss(self, loss: Tensor, logits: Tensor, batch: Batch) -> Tensor:
+        """l + Δl [tax 7], ``[B]``; sees the raw logits."""
+        return loss
+
+    def loss(self, outputs: dict[str, Tensor], batch: Batch) -> Tensor:
+        """The mean perturbed loss; pure in the outputs."""
+        raw = outputs["logits"]
+        if self.phase == "warmup":
+            return cross_entropy(raw, batch.y).mean()
+        logits = self.perturb_logits(raw, outputs, batch)
+        target = self.perturb_target(raw, batch)
+        losses = self.sample_loss(logits, target, batch)
+        return self.perturb_loss(losses, raw, batch).mean()
+
+    def update_state(self, outputs: dict[str, Tensor], batch: Batch) -> None:
+        """Writes per-sample and per-class state; runs once per training batch, after its loss, without gradient."""
+
+    def start_epoch(self) -> None:
+        """Runs before the first batch of an epoch: once, also where a run is resumed inside the epoch.
+
+        Lightning's own epoch hooks run before or after a checkpoint is written, depending on what triggered it.
+        """
+
+    # phases -------------------------------------------------------------------------------------------------------
+
+    def phases(self) -> list[tuple[int, str]]:
+        """(first epoch, name) of each phase, in order; a phase that starts where the next does is empty."""
+        return [(0, "warmup"), (self.warmup_epochs, "main")]
+
+    @property
+    def phase(self) -> str:
+        """Name of the phase of the current epoch."""
+        epoch = self.current_epoch
+        return [name for first, name in self.phases() if first <= epoch][-1]
+
+    # draws and state ----------------------------------------------------------------------------------------------
+
+    def sample_keys(self, batch: Batch) -> Tensor:
+        """One integer per sample that names it in random draws: its index, or its place where no index came."""
+        if batch.index is not None:
+            return batch.index
+        place = torch.arange(len(batch), device=batch.y.device) + rank() * len(batch)
+        return place + (self.global_step + 1) * (1 << 32)
+
+    def uniform(self, stream: str, batch: Batch, *shape: int) -> Tensor:
+        """Uniform numbers ``[B, *shape]`` of these samples in this epoch, equal on any rank and after any resume."""
+        return keyed_random.uniform(self._draw_seed, stream, self.current_epoch, self.sample_keys(batch), *shape)
+
+    def normal(self, stream: str, batch: Batch, *shape: int) -> Tensor:
+        """Standard normal numbers ``[B, *shape]``, otherwise like :meth:`uniform`."""
+        return keyed_random.normal(self._draw_seed, stream, self.current_epoch, self.sample_keys(batch), *shape)
+
+    def indices(self, batch: Batch) -> Tensor:
+        """The samples' positions in the full original training set ``[B]``.
+
+        Raises:
+            ValueError: If the batch carries none.
+        """
+        if batch.index is None:
+            raise ValueError(
+                f"{type(self).__name__} keeps state per training sample and needs each sample's index. Use a "
+                "lightning_perturb data module, put Wrap(datamodule=...) around yours, or yield (x, y, index)."
+            )
+        return batch.index
+
+    def keep_on_rank(self, name: str, tensor: Tensor) -> None:
+        """Keeps a tensor of this rank alone until the next step; it is in the checkpoint."""
+        self._rank_tensors[name] = tensor.detach()
+
+    def kept_on_rank(self, name: str) -> Tensor | None:
+        """What :meth:`keep_on_rank` kept, on this module's device."""
+        tensor = self._rank_tensors.get(name)
+        return None if tensor is None else tensor.to(self.device)
+
+    # running the network ------------------------------------------------------------------------------------------
+
+    def run(self, call: Callable[..., Any], x: Any) -> Tensor:
+        """Logits ``[B, C]`` of ``call`` on an input.
+
+        Raises:
+            ValueError: If the network's output is not ``[B, num_classes]``.
+        """
+        if isinstance(x, Mapping):
+            out = call(**x)
+        else:
+            if self.channels_last and x.ndim == 4:
+                x = x.contiguous(memory_format=torch.channels_last)
+            out = call(x)
+        out = getattr(out, "logits", out)
+        logits = out[0] if isinstance(out, (tuple, list)) else out
+        if not isinstance(logits, Tensor) or logits.ndim != 2 or logits.shape[1] != self.num_classes:
+            shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+            raise ValueError(
+                f"net={type(self.net).__name__} gives {shape} where num_classes={self.num_classes} asks for "
+                f"(B, {self.num_classes}). Give the network as many outputs as there are classes."
+            )
+        return logits
+
+    def forward(self, x: Any) -> Tensor:
+        """Logits ``[B, C]``."""
+        return self.run(self.net, x)
+
+    # training -----------------------------------------------------------------------------------------------------
+
+    def training_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
+        """One step; what it returns is what recorders read."""
+        batch = self._checked(Batch.of(batch))
+        if self._started_epoch != self.current_epoch:
+            self.start_epoch()
+            self._started_epoch = self.current_epoch
+        if self.phase != "warmup":
+            batch = self.perturb_input(batch)
+        outputs = self.outputs(self.net, batch)
+        loss = self.loss(outputs, batch)
+        self._check_finite(loss, batch_idx)
+        with torch.no_grad():
+            self.update_state(outputs, batch)
+        return self._finish_step(loss, outputs, batch)
+
+    def _finish_step(self, loss: Tensor, outputs: dict[str, Tensor], batch: Batch) -> dict[str, Any]:
+        logits = outputs["logits"].detach()
+        size = len(batch)
+        detached = loss.detach()
+        self.log("train/loss", detached, on_step=False, on_epoch=True, prog_bar=True, batch_size=size, sync_dist=True)
+        result: dict[str, Any] = {"loss": loss, "logits": logits, "y": batch.y, "index": batch.index}
+        if "perturbation_norm" in batch.extra:
+            result["perturbation_norm"] = batch.extra["perturbation_norm"].detach()
+        return result
+
+    def _checked(self, batch: Batch) -> Batch:
+        views = len(batch.x) if isinstance(batch.x, tuple) else 1
+        if views < self.needs.views:
+            raise ValueError(
+                f"{type(self).__name__} needs {self.needs.views} augmented views of each sample, the batch has {views}."
+                " Use a lightning_perturb data module, or yield ((view_1, view_2), y)."
+            )
+        # ids outside 0..C-1 would be an opaque device fault on a GPU; there one epoch sees every label
+        if batch.y.ndim == 1 and (batch.y.device.type == "cpu" or self.current_epoch == 0):
+            low, high = int(batch.y.min()), int(batch.y.max())
+            if low < 0 or high >= self.num_classes:
+                raise ValueError(
+                    f"A label is {low if low < 0 else high}, outside 0..{self.num_classes - 1} for "
+                    f"num_classes={self.num_classes}. Number the classes from 0, or raise num_classes."
+                )
+        return batch
+
+    def _check_finite(self, loss: Tensor, batch_idx: int) -> None:
+        if not torch.isfinite(loss.detach()):
+            raise FloatingPointError(
+                f"{type(self).__name__}: the training loss is {float(loss.detach())} in epoch {self.current_epoch}, "
+                f"batch {batch_idx}. Lower the learning rate, clip gradients (Trainer gradient_clip_val), or use "
+                "precision bf16-mixed instead of 16-mixed; the last checkpoint is untouched."
+            )
+
+    def configure_optimizers(self) -> Any:
+        """The injected optimizer over all parameters, and its scheduler."""
+        optimizer = self.optimizer(self.parameters())
+        if self.lr_scheduler is None:
+            return optimizer
+        scheduler = self.lr_scheduler(optimizer)
+        config: dict[str, Any] = {"scheduler": scheduler, "interval": self.lr_interval}
+        if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
+            config["monitor"] = getattr(scheduler, "monitor", "val/loss")
+        return {"optimizer": optimizer, "lr_scheduler": config}
+
+    # evaluation ---------------------------------------------------------------------------------------------------
+
+    def evaluation_logits(self, x: Any) -> Tensor:
+        """Logits that evaluation and prediction read; methods with a post-hoc term override it."""
+        return self(x)  # type: ignore[no-any-return]
+
+    def _evaluate(self, batch: Any, stage: Literal["val", "test"]) -> None:
+        batch = self._checked_eval(Batch.of(batch))
+        if not len(batch):
+            return
+        logits = self.evaluation_logits(batch.view).float()
+        metrics, loss = self._metrics(stage)
+        metrics.update(logits.softmax(1), batch.y)
+        loss.update(cross_entropy(logits, batch.y))
+
+    def _metrics(self, stage: Literal["val", "test"]) -> tuple[MetricCollection, MeanLoss]:
+        return (self.val_metrics, self.val_loss) if stage == "val" else (self.test_metrics, self.test_loss)
+
+    def _log_metrics(self, stage: Literal["val", "test"]) -> None:
+        metrics, loss = self._metrics(stage)
+        # the metrics are synchronised; sync_dist only spares the user Lightning's advice to set it
+        self.log(f"{stage}/loss", loss.compute(), prog_bar=stage == "val", sync_dist=True)
+        self.log_dict(metrics.compute(), sync_dist=True)
+        metrics.reset()
+        loss.reset()
+
+    def _checked_eval(self, batch: Batch) -> Batch:
+        if len(batch) and batch.y.device.type == "cpu" and batch.y.ndim == 1 and int(batch.y.max()) >= self.num_classes:
+            raise ValueError(
+                f"An evaluation label is {int(batch.y.max())}, outside 0..{self.num_classes - 1} for "
+                f"num_classes={self.num_classes}. Number the classes from 0, or raise num_classes."
+            )
+        return batch
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        """Updates the ``val/`` metrics."""
+        self._evaluate(batch, "val")
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs the ``val/`` metrics."""
+        self._log_metrics("val")
+
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        """Updates the ``test/`` metrics."""
+        self._evaluate(batch, "test")
+
+    def on_test_epoch_end(self) -> None:
+        """Logs the ``test/`` metrics."""
+        self._log_metrics("test")
+
+    def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor | None]:
+        """Probabilities ``[B, C]`` and predicted ids ``[B]``; a batch may be a bare input."""
+        bare = isinstance(batch, Tensor)
+        x = batch if bare else Batch.of(batch).view
+        prob = self.evaluation_logits(x).float().softmax(1)
+        return {"prob": prob, "pred": prob.argmax(1), "index": None if bare else Batch.of(batch).index}
+
+    # life cycle ---------------------------------------------------------------------------------------------------
+
+    def setup(self, stage: str) -> None:
+        """Takes sizes and class counts from the data, before anything is restored."""
+        if stage != "fit":
+            return
+        self._draw_seed = self.seed if self.seed is not None else int(os.environ.get("PL_GLOBAL_SEED", "0"))
+        facts = getattr(self.trainer.datamodule, "facts", None)  # type: ignore[attr-defined]
+        if not isinstance(facts, DataFacts):
+            return
+        if facts.num_classes != self.num_classes:
+            raise ValueError(
+                f"num_classes={self.num_classes} of {type(self).__name__} disagrees with the data, which has "
+                f"{facts.num_classes} classes. Leave num_classes away on the command line: it is linked to the data."
+            )
+        self.facts = facts
+        self.class_counts.copy_(torch.from_numpy(facts.class_counts))
+        self.size_sample_state(facts.num_samples)
+        self._sizes_known = True
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds what Lightning leaves out: the class, every rank's random state and rank-local tensors."""
+        cls = type(self)
+        checkpoint[CHECKPOINT_KEY] = {
+            "class": f"{cls.__module__}.{cls.__qualname__}",
+            "draw_seed": self._draw_seed,
+            "started_epoch": self._started_epoch,
+            "ranks": resume.save_ranks(self._rank_tensors),
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Restores them, when training goes on from the checkpoint."""
+        trainer = self._trainer
+        self._resuming = trainer is not None and trainer.state.fn == TrainerFn.FITTING
+        saved = checkpoint.get(CHECKPOINT_KEY)
+        if self._resuming and saved is not None:
+            self._draw_seed = saved["draw_seed"]
+            self._started_epoch = saved["started_epoch"]
+            self._rank_tensors = resume.restore_rank(saved["ranks"]) or {}
+
+
+def gather_losses(losses: Tensor) -> Tensor:
+    """Detached per-sample losses of the whole global batch, in rank order."""
+    return gather_rows(losses.detach())[0]

@@ -1,0 +1,44 @@
+"""The contract between methods and data: neither imports the other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a method asks the data to serve.
+
+    Attributes:
+        index: Each sample's position in the full original training set.
+        views: How many independently augmented views of each sample.
+        meta: A second stream of clean samples.
+        scores: A pass over the training set in index order, without augmentation, between epochs.
+    """
+
+    index: bool = False
+    views: int = 1
+    meta: bool = False
+    scores: bool = False
+
+
+@dataclass(frozen=True)
+class DataFacts:
+    """What the data tells a method before training.
+
+    Attributes:
+        num_samples: Size of the full original training set, the range of ``index``.
+        num_classes: Number of classes.
+        class_counts: Given labels per class in the training split ``[C]``.
+        mean: Per-channel mean that pixels in [0, 1] are shifted by, or None where inputs are not normalised pixels.
+        std: Per-channel divisor, likewise.
+    """
+
+    num_samples: int
+    num_classes: int
+    class_counts: npt.NDArray[np.int64]
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None

@@ -1,0 +1,289 @@
+"""A data module whose splits and labels are drawn once from its own seed, whatever its samples come from."""
+
+import hashlib
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from lightning.pytorch import LightningDataModule
+from lightning.pytorch.trainer.states import TrainerFn
+from torch import Tensor
+
+from lightning_perturb.core.checks import check_choice, check_positive
+from lightning_perturb.core.needs import DataFacts, Needs
+from lightning_perturb.data.imbalance import Imbalance
+from lightning_perturb.data.label_noise import LabelNoise, noise_rate, realized_transition_matrix
+from lightning_perturb.data.labels import Labels, check_labels, count_classes
+from lightning_perturb.data.samplers import EpochSampler
+from lightning_perturb.data.split import balanced_meta_split, stratified_split
+
+
+class DrawnDataModule(LightningDataModule):
+    """Draws splits, imbalance and label noise of a training set, and keeps the place in the epoch for a resume.
+
+    A subclass names its classes, calls :meth:`_draw` in ``setup`` once it has read its labels, and takes the order of
+    training batches from :meth:`_training_sampler`.
+
+    Args:
+        label_noise: How training labels are corrupted (``Symmetric``, ``PairFlip``, ...); None leaves them.
+        imbalance: How training classes are thinned out (``Exponential``, ``Step``); None leaves them.
+        val_size: Validation samples carved from the training set, a share (below 1) or a count; 0 for none.
+        val_labels: ``given``: validation labels are as noisy as training labels. ``clean``: true labels, an advantage
+            that most published baselines do not have.
+        meta_size: Clean samples, balanced over classes, carved from the training set for meta-learning.
+        train_size: Keep this many training samples (a share below 1 or a count), in proportion to the classes; None
+            keeps all.
+        seed: Seed of splits, imbalance, noise, order and augmentation.
+    """
+
+    #: mean and standard deviation of pixels in [0, 1] by channel; None where inputs are no pixels
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+
+    def __init__(
+        self,
+        label_noise: LabelNoise | None = None,
+        imbalance: Imbalance | None = None,
+        val_size: float = 0.0,
+        val_labels: Literal["given", "clean"] = "given",
+        meta_size: int = 0,
+        train_size: float | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        check_positive("val_size", val_size, zero=True)
+        check_positive("meta_size", meta_size, zero=True)
+        check_choice("val_labels", val_labels, ("given", "clean"))
+        if train_size is not None:
+            check_positive("train_size", train_size)
+        self.label_noise = label_noise
+        self.imbalance = imbalance
+        self.val_size = val_size
+        self.val_labels = val_labels
+        self.meta_size = meta_size
+        self.train_size = train_size
+        self.seed = seed
+        self._drawn = False
+        self._resume: dict[str, Any] | None = None
+
+    # what a subclass says -----------------------------------------------------------------------------------------
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes, known before anything is read (the command line links it to method and network)."""
+        raise NotImplementedError(f"{type(self).__name__} must say its num_classes.")
+
+    @property
+    def class_names(self) -> list[str]:
+        """A name for each class."""
+        return [str(c) for c in range(self.num_classes)]
+
+    # drawing ------------------------------------------------------------------------------------------------------
+
+    def _generator(self, use: str) -> np.random.Generator:
+        # one stream for each use: more noise must not move the split
+        return np.random.default_rng([self.seed, *use.encode()])
+
+    def _subset(self, labels: Labels, size: float) -> Labels:
+        """Positions of ``train_size`` samples."""
+        number = round(size * len(labels)) if size < 1 else int(size)
+        least = int((count_classes(labels, self.num_classes) > 0).sum())
+        if not least <= number <= len(labels) or (size >= 1 and size != number):
+            raise ValueError(
+                f"train_size={size} is neither a share below 1 nor a count of the {len(labels)} samples, or leaves a "
+                f"class empty. Keep {least} to {len(labels)} samples."
+            )
+        return stratified_split(labels, self.num_classes, len(labels) - number, self._generator("train_size"))[0]
+
+    def _draw(self, labels: Labels, inputs: Callable[[Labels], Tensor]) -> None:
+        """Draws splits and given labels.
+
+        Args:
+            labels: True labels of the full training set ``[N]``.
+            inputs: Gives clean inputs at positions; called by noise that looks at them.
+        """
+        labels = np.asarray(labels, dtype=np.int64)
+        check_labels(labels, self.num_classes)
+        rest = np.arange(len(labels))
+        if self.train_size is not None and self.train_size != len(labels):
+            rest = self._subset(labels, self.train_size)
+        before_split = count_classes(labels[rest], self.num_classes)
+        meta = val = rest[:0]
+        if self.meta_size:
+            generator = self._generator("meta")
+            rest, meta = _of(rest, balanced_meta_split, labels, self.num_classes, self.meta_size, generator)
+        if self.val_size:
+            generator = self._generator("val")
+            rest, val = _of(rest, partial(hold_out, "val_size"), labels, self.num_classes, self.val_size, generator)
+        if self.imbalance is not None:
+            rest = rest[
+                self.imbalance(labels[rest], self.num_classes, self._generator("imbalance"), before_split=before_split)
+            ]
+        given = labels.copy()
+        if self.label_noise is not None:
+            noisy = np.sort(np.concatenate([rest, val]))
+            shown = _as_noise_reads(inputs(noisy)) if self.label_noise.needs_inputs else None
+            given[noisy] = self.label_noise(
+                labels[noisy],
+                self.num_classes,
+                self._generator("label_noise"),
+                inputs=shown,
+                index=noisy,
+                total=len(labels),
+            )
+        self.train_index, self.val_index, self.meta_index = rest, val, meta
+        self.true_labels, self.given_labels = labels, given
+        self._drawn = True
+
+    # what was drawn -----------------------------------------------------------------------------------------------
+
+    @property
+    def facts(self) -> DataFacts:
+        """What a method learns of the data before training."""
+        self._need_setup()
+        return DataFacts(len(self.true_labels), self.num_classes, self.class_counts, self.mean, self.std)
+
+    @property
+    def class_counts(self) -> Labels:
+        """Given labels by class in the training split ``[C]``."""
+        self._need_setup()
+        return np.bincount(self.given_labels[self.train_index], minlength=self.num_classes)
+
+    @property
+    def noisy(self) -> npt.NDArray[np.bool_]:
+        """Which samples of the full training set carry a wrong label ``[N]``."""
+        self._need_setup()
+        wrong: npt.NDArray[np.bool_] = self.given_labels != self.true_labels
+        return wrong
+
+    @property
+    def noise_rate(self) -> float:
+        """Share of wrong labels in the training split."""
+        self._need_setup()
+        return noise_rate(self.true_labels[self.train_index], self.given_labels[self.train_index])
+
+    @property
+    def transition_matrix(self) -> npt.NDArray[np.float64]:
+        """How true labels became given labels in the training split: ``[C, C]``, rows are true classes."""
+        self._need_setup()
+        return realized_transition_matrix(
+            self.true_labels[self.train_index], self.given_labels[self.train_index], self.num_classes
+        )
+
+    @property
+    def checksum(self) -> str:
+        """Names this set with its splits and labels: another set at a resume is an error."""
+        self._need_setup()
+        digest = hashlib.sha256()
+        for part in (self.true_labels, self.given_labels, self.train_index, self.val_index, self.meta_index):
+            digest.update(np.ascontiguousarray(part, dtype=np.int64).tobytes())
+        return digest.hexdigest()[:16]
+
+    def _need_setup(self) -> None:
+        if not self._drawn:
+            raise RuntimeError(f"{type(self).__name__} has not read its training data yet. Call setup('fit') first.")
+
+    # what a loader needs ------------------------------------------------------------------------------------------
+
+    @property
+    def _needs(self) -> Needs | None:
+        """What the method needs; None for a module of another project."""
+        needs = getattr(getattr(self.trainer, "lightning_module", None), "needs", None)
+        return needs if isinstance(needs, Needs) else None
+
+    @property
+    def _val_labels(self) -> Labels:
+        """Labels that validation samples carved from the training set show."""
+        return self.given_labels if self.val_labels == "given" else self.true_labels
+
+    @property
+    def _ranks(self) -> tuple[int, int]:
+        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+
+    def _current_epoch(self) -> int:
+        return 0 if self.trainer is None else self.trainer.current_epoch
+
+    def _training_sampler(self, batch_size: int, drop_last: bool, shuffle: bool = True) -> EpochSampler:
+        """The order of training batches, from where a resume goes on."""
+        needs = self._needs
+        if needs is not None and needs.meta:
+            raise ValueError(
+                "This method needs a stream of clean meta samples, which this data module cannot serve yet."
+            )
+        resume, self._resume = self._resume or {}, None
+        rank, world = self._ranks
+        sampler = EpochSampler(
+            torch.from_numpy(self.train_index),
+            batch_size,
+            seed=self.seed,
+            shuffle=shuffle,
+            drop_last=drop_last,
+            rank=rank,
+            world_size=world,
+            epoch=resume.get("epoch", 0 if self.trainer is None else self.trainer.current_epoch),
+            skip=resume.get("batch", 0),
+            current_epoch=None if self.trainer is None else self._current_epoch,
+        )
+        if len(sampler) == 0:
+            raise ValueError(
+                f"drop_last=True leaves no batch: {len(self.train_index)} training samples, "
+                f"batch_size={batch_size} on each of {world} ranks. Lower batch_size or set drop_last to False."
+            )
+        return sampler
+
+    # checkpoint ---------------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Which batch comes next, and a name for the data."""
+        if self.trainer is None or not self._drawn:
+            return {}
+        loop = self.trainer.fit_loop
+        epochs, batches = loop.epoch_progress.current, loop.epoch_loop.batch_progress
+        epoch = max(epochs.ready - 1, 0)
+        # processed, not ready: a checkpoint that an exception writes may know a batch that was fetched but not trained
+        batch = batches.current.processed
+        if epochs.ready > epochs.started:
+            # the epoch was announced, the progress of batches is still that of the epoch before
+            batch = 0
+        elif batches.is_last_batch and batch == batches.current.ready:
+            epoch, batch = epoch + 1, 0
+        return {"epoch": epoch, "batch": batch, "checksum": self.checksum}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes the place in the epoch from a checkpoint that training resumes from.
+
+        Raises:
+            ValueError: If the data, its splits or its labels are not those of the checkpoint.
+        """
+        if self.trainer is None or self.trainer.state.fn != TrainerFn.FITTING:
+            return
+        if self._drawn and state.get("checksum") != self.checksum:
+            raise ValueError(
+                f"The data differs from that of the checkpoint (checksum {self.checksum}, not "
+                f"{state.get('checksum')}): other samples, splits, labels or data seed. Resume with the same data "
+                "options, or start a new run."
+            )
+        self._resume = dict(state)
+
+
+def _of(positions: Labels, split: Callable[..., Any], labels: Labels, *args: Any) -> tuple[Labels, Labels]:
+    rest, held = split(labels[positions], *args)
+    return positions[rest], positions[held]
+
+
+def hold_out(
+    name: str, labels: Labels, num_classes: int, size: float, generator: np.random.Generator
+) -> tuple[Labels, Labels]:
+    """:func:`stratified_split`, with errors that name the argument that asked for it."""
+    try:
+        return stratified_split(labels, num_classes, size, generator)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
+
+
+def _as_noise_reads(x: Tensor) -> npt.NDArray[Any]:
+    """Clean inputs as instance-dependent noise reads them: raw pixels with channels last, or features."""
+    return (x.permute(0, 2, 3, 1) if x.ndim == 4 else x).numpy()

@@ -1,0 +1,18 @@
+"""Figures of the papers from arrays; each function returns a matplotlib Figure, :func:`save` writes it."""
+
+from lightning_perturb.figures.contact_sheet import contact_sheet
+from lightning_perturb.figures.curves import accuracy_curves
+from lightning_perturb.figures.perturbation import perturbation_distribution
+from lightning_perturb.figures.read import read_metric
+from lightning_perturb.figures.save import save
+from lightning_perturb.figures.self_paced import loss_ratio_curve, spl_weight_curves
+
+__all__ = [
+    "accuracy_curves",
+    "contact_sheet",
+    "loss_ratio_curve",
+    "perturbation_distribution",
+    "read_metric",
+    "save",
+    "spl_weight_curves",
+]

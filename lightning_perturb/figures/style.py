@@ -1,0 +1,53 @@
+"""How every figure here looks; made without pyplot, so that no window and no global state is touched."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+#: told apart also by the colour-blind (Okabe and Ito)
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+#: a second sign beside the colour, and more lines than colours
+LINES = ("-", "--", "-.", ":")
+
+
+def blank(width: float, height: float) -> Figure:
+    """An empty figure of a size in inches that can be drawn and saved."""
+    figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def plot(xlabel: str, ylabel: str, width: float = 5.6, height: float = 3.6) -> tuple[Figure, Axes]:
+    """A figure with one plot and labelled axes."""
+    figure = blank(width, height)
+    axes: Axes = figure.add_subplot()
+    axes.set_xlabel(xlabel)
+    axes.set_ylabel(ylabel)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(color="#DDDDDD", linewidth=0.6)
+    axes.set_axisbelow(True)
+    return figure, axes
+
+
+def mark(axes: Axes, x: float, name: str) -> None:
+    """A thin vertical line at a value, with its name at the top."""
+    axes.axvline(x, color="#888888", linewidth=0.8, linestyle=":")
+    place = axes.get_xaxis_transform()
+    axes.annotate(
+        name,
+        (x, 0.94),
+        xycoords=place,
+        xytext=(4, 0),
+        textcoords="offset points",
+        fontsize="small",
+        color="#555555",
+    )
+
+
+def line(number: int) -> dict[str, Any]:
+    """Colour and dashes of a plot's line by its number."""
+    return {"color": COLORS[number % len(COLORS)], "linestyle": LINES[number // len(COLORS) % len(LINES)]}

@@ -1,0 +1,31 @@
+"""Networks, each a class that takes ``num_classes``, and the split of any network into features and classifier."""
+
+from lightning_perturb.nets.features import RecordedFeatures, find_classifier, record_features
+from lightning_perturb.nets.preact_resnet import PreActResNet18
+from lightning_perturb.nets.resnet import ResNet, ResNet18, ResNet34
+from lightning_perturb.nets.resnet_cifar import CifarResNet, ResNet20, ResNet32, ResNet44, ResNet56, ResNet110
+from lightning_perturb.nets.small import MLP, ConvNet
+from lightning_perturb.nets.torchvision import TorchvisionNet
+from lightning_perturb.nets.wide_resnet import WRN16_8, WRN28_10, WideResNet
+
+__all__ = [
+    "MLP",
+    "WRN16_8",
+    "WRN28_10",
+    "CifarResNet",
+    "ConvNet",
+    "PreActResNet18",
+    "RecordedFeatures",
+    "ResNet",
+    "ResNet18",
+    "ResNet20",
+    "ResNet32",
+    "ResNet34",
+    "ResNet44",
+    "ResNet56",
+    "ResNet110",
+    "TorchvisionNet",
+    "WideResNet",
+    "find_classifier",
+    "record_features",
+]

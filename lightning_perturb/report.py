@@ -1,0 +1,103 @@
+"""What ``fit`` ends with: results on clean test labels, suspected labels, and where everything is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from rich.console import Console
+from rich.table import Table
+
+from lightning_perturb.callbacks import SuspectReport
+
+_NAMES = {
+    "test/acc": "accuracy",
+    "test/balanced_acc": "balanced accuracy",
+    "test/macro_precision": "macro precision",
+    "test/top5": "top-5 accuracy",
+    "test/ece": "calibration error (ECE)",
+    "test/loss": "cross-entropy",
+}
+
+_SUSPECTS = {
+    "suspects/auroc": "AUROC",
+    "suspects/precision": "precision at the noise rate",
+    "suspects/repaired_acc": "labels right after repair",
+}
+
+
+def print_report(trainer: Trainer, module: LightningModule, datamodule: LightningDataModule | None) -> None:
+    """Tests the last and the best epoch and prints tables; must be called on all ranks.
+
+    Args:
+        trainer: The trainer that has just fitted.
+        module: Its module.
+        datamodule: Its data.
+    """
+    fitted = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    columns = {"last epoch": _test(trainer, module, datamodule, None)}
+    best = _best_checkpoint(trainer)
+    if best is not None:
+        columns["best validation epoch"] = _test(trainer, module, datamodule, best)
+    if not trainer.is_global_zero or not columns["last epoch"]:
+        return
+    console = Console()
+    console.print(_result_table(columns, fitted))
+    suspects = [callback for callback in trainer.callbacks if isinstance(callback, SuspectReport)]  # type: ignore[attr-defined]
+    for report in suspects:
+        _print_suspects(console, report)
+    _print_places(console, trainer, best)
+
+
+def _test(
+    trainer: Trainer, module: LightningModule, datamodule: LightningDataModule | None, checkpoint: str | None
+) -> dict[str, float]:
+    results = trainer.test(module, datamodule=datamodule, ckpt_path=checkpoint, verbose=False, weights_only=True)
+    return dict(results[0]) if results else {}
+
+
+def _best_checkpoint(trainer: Trainer) -> str | None:
+    """The checkpoint of the best validation epoch, if one was monitored and differs from the last."""
+    for callback in trainer.checkpoint_callbacks:
+        if isinstance(callback, ModelCheckpoint) and callback.monitor and Path(callback.best_model_path).is_file():
+            return callback.best_model_path
+    return None
+
+
+def _result_table(columns: dict[str, dict[str, float]], fitted: dict[str, float]) -> Table:
+    table = Table(title="Test set, clean labels")
+    table.add_column("")
+    for name in columns:
+        table.add_column(name, justify="right")
+    for key, name in _NAMES.items():
+        if any(key in values for values in columns.values()):
+            table.add_row(name, *(f"{values[key]:.4f}" if key in values else "-" for values in columns.values()))
+    if "train/memorised" in fitted:
+        share = f"{fitted['train/memorised']:.4f}"
+        table.add_row("noisy labels memorised", share, *["-"] * (len(columns) - 1))
+    return table
+
+
+def _print_suspects(console: Console, report: SuspectReport) -> None:
+    if report.path is None:
+        return
+    console.print(f"{report.listed} training labels look wrong: {report.path}", soft_wrap=True)
+    if report.sheet_path is not None:
+        console.print(f"  the most suspect as a picture: {report.sheet_path}", soft_wrap=True)
+    known = [f"{name} {report.summary[key]:.3f}" for key, name in _SUSPECTS.items() if key in report.summary]
+    if known:
+        console.print(f"  against the true flips: {', '.join(known)}", soft_wrap=True)
+
+
+def _print_places(console: Console, trainer: Trainer, best: str | None) -> None:
+    places = {"logs": trainer.log_dir, "best checkpoint": best}
+    for callback in trainer.checkpoint_callbacks:
+        if isinstance(callback, ModelCheckpoint):
+            places["last checkpoint"] = callback.last_model_path or callback.best_model_path
+    if trainer.log_dir is not None and (Path(trainer.log_dir) / "config.yaml").is_file():
+        places["config"] = str(Path(trainer.log_dir) / "config.yaml")
+    for name, place in places.items():
+        if place:
+            console.print(f"{name + ':':17}{place}", soft_wrap=True)

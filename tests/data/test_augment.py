@@ -1,0 +1,97 @@
+"""Crop and flip against a reference that handles one pixel at a time."""
+
+import numpy as np
+import pytest
+import torch
+
+from lightning_perturb.core import random as keyed_random
+from lightning_perturb.data import CropFlip
+
+
+def images(count=6, channels=3, height=8, width=8, seed=0):
+    pixels = np.random.default_rng(seed).integers(0, 256, (count, channels, height, width), dtype=np.uint8)
+    return torch.from_numpy(pixels)
+
+
+def mirrored_index(i, size):
+    """Where a mirrored border takes its pixel from; the edge itself is not repeated."""
+    return -i if i < 0 else 2 * (size - 1) - i if i >= size else i
+
+
+def naive(x, uniform, padding, mode, flip):
+    out = torch.zeros_like(x)
+    _, channels, height, width = x.shape
+    for n in range(len(x)):
+        down = int(float(uniform[n, 0]) * (2 * padding + 1)) - padding
+        right = int(float(uniform[n, 1]) * (2 * padding + 1)) - padding
+        mirror = flip and float(uniform[n, 2]) < 0.5
+        for c in range(channels):
+            for i in range(height):
+                for j in range(width):
+                    row, column = i + down, (width - 1 - j if mirror else j) + right
+                    if mode == "reflect":
+                        row, column = mirrored_index(row, height), mirrored_index(column, width)
+                    if 0 <= row < height and 0 <= column < width:
+                        out[n, c, i, j] = x[n, c, row, column]
+    return out
+
+
+@pytest.mark.parametrize("flip", [True, False])
+@pytest.mark.parametrize("mode", ["zeros", "reflect"])
+@pytest.mark.parametrize(("padding", "height", "width"), [(4, 8, 8), (0, 8, 8), (0, 1, 1), (2, 5, 9), (3, 9, 4)])
+def test_crop_and_flip_equal_the_reference(padding, height, width, mode, flip):
+    x = images(height=height, width=width)
+    uniform = torch.rand(len(x), 3, generator=torch.Generator().manual_seed(1))
+    before = x.clone()
+    out = CropFlip(padding=padding, mode=mode, flip=flip)(x, uniform)
+    assert out.dtype == torch.uint8
+    assert torch.equal(out, naive(x, uniform, padding, mode, flip))
+    assert torch.equal(x, before)
+    assert out.is_contiguous()
+    out.zero_()  # a result of its own, not a view of the input
+    assert torch.equal(x, before)
+
+
+@pytest.mark.parametrize("padding", [1, 4, 32])
+def test_extreme_draws_stay_inside_the_padded_image(padding):
+    x = images(count=2, height=40, width=40)
+    lowest, highest = 0.0, 1.0 - 2.0**-24
+    uniform = torch.tensor([[lowest, lowest, 0.9], [highest, highest, 0.9]])
+    out = CropFlip(padding=padding)(x, uniform)
+    expected = torch.zeros_like(x)
+    expected[0, :, padding:, padding:] = x[0, :, :-padding, :-padding]
+    expected[1, :, :-padding, :-padding] = x[1, :, padding:, padding:]
+    assert torch.equal(out, expected)
+
+
+def test_every_shift_and_both_directions_are_equally_likely():
+    # an image whose pixels name their place, so that the top left pixel of the crop tells the shift
+    place = torch.arange(1, 26, dtype=torch.uint8).reshape(1, 1, 5, 5)
+    count = 9000
+    uniform = keyed_random.uniform(0, "test", 0, torch.arange(count), 3)
+    out = CropFlip(padding=1, mode="reflect")(place.expand(count, 1, 5, 5), uniform)
+    flipped = out[:, 0, 2, 0] > out[:, 0, 2, 4]
+    assert abs(float(flipped.float().mean()) - 0.5) < 0.03
+    middle = out[:, 0, 2, 2]
+    shares = torch.bincount(middle.long()).float() / count
+    shifts = [7, 8, 9, 12, 13, 14, 17, 18, 19]
+    assert shares.nonzero().flatten().tolist() == shifts
+    assert (shares[shifts] - 1 / 9).abs().max() < 0.02
+
+
+def test_strided_input_and_empty_batch():
+    x, uniform = images(), torch.rand(6, 3)
+    expected = CropFlip()(x, uniform)
+    assert torch.equal(CropFlip()(x.contiguous(memory_format=torch.channels_last), uniform), expected)
+    assert CropFlip()(x[:0], uniform[:0]).shape == (0, 3, 8, 8)
+
+
+def test_errors_name_argument_and_remedy():
+    with pytest.raises(ValueError, match="padding=-1 is negative"):
+        CropFlip(padding=-1)
+    with pytest.raises(ValueError, match="mode='wrap' is unknown"):
+        CropFlip(mode="wrap")
+    with pytest.raises(ValueError, match="padding=8 cannot mirror images of 8 x 8"):
+        CropFlip(padding=8, mode="reflect")(images(), torch.rand(6, 3))
+    with pytest.raises(ValueError, match="padding=5 cannot mirror images of 9 x 4"):
+        CropFlip(padding=5, mode="reflect")(images(height=9, width=4), torch.rand(6, 3))

@@ -1,0 +1,600 @@
+"""The data family: what is drawn, what the loaders serve, and how it is resumed."""
+
+import lightning as L
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from torch import nn
+
+from lightning_perturb.core.batch import Batch
+from lightning_perturb.core.module import PerturbationModule
+from lightning_perturb.core.needs import Needs
+from lightning_perturb.data import (
+    Arrays,
+    CropFlip,
+    Exponential,
+    InstanceShared,
+    PairFlip,
+    PerturbationDataModule,
+    Symmetric,
+    TransitionMatrix,
+)
+
+CLASSES = 3
+COUNT = 60
+X = np.random.default_rng(0).integers(0, 256, (COUNT, 1, 6, 6), dtype=np.uint8)
+Y = np.random.default_rng(1).permutation(np.arange(COUNT) % CLASSES)
+X_TEST = np.random.default_rng(2).integers(0, 256, (9, 1, 6, 6), dtype=np.uint8)
+Y_TEST = np.arange(9) % CLASSES
+
+
+def make(**options):
+    options = {"batch_size": 16, **options}
+    return Arrays(X, Y, X_TEST, Y_TEST, **options)
+
+
+def ready(**options):
+    data = make(**options)
+    data.setup()
+    return data
+
+
+def one_epoch(data, epoch=0, spawn=False):
+    loader = data.train_dataloader()
+    if spawn:
+        loader.multiprocessing_context = "spawn"
+    loader.sampler.set_epoch(epoch)
+    batches = list(loader)
+    join = torch.cat
+    return join([b.x for b in batches]), join([b.y for b in batches]), join([b.index for b in batches])
+
+
+# what is drawn -------------------------------------------------------------------------------------------------------
+
+
+def test_one_seed_draws_one_label_vector():
+    first, second = (ready(label_noise=Symmetric(0.4), val_size=0.2, meta_size=6, seed=3) for _ in range(2))
+    for name in ("given_labels", "train_index", "val_index", "meta_index"):
+        assert np.array_equal(getattr(first, name), getattr(second, name))
+    assert first.checksum == second.checksum
+    other = ready(label_noise=Symmetric(0.4), val_size=0.2, meta_size=6, seed=4)
+    assert not np.array_equal(first.given_labels, other.given_labels)
+    assert not np.array_equal(first.train_index, other.train_index)
+    assert first.checksum != other.checksum
+
+
+def test_global_random_state_is_neither_read_nor_moved():
+    torch.manual_seed(0)
+    np.random.seed(0)
+    first = ready(label_noise=Symmetric(0.4), val_size=0.2, augment=CropFlip(padding=1))
+    one_epoch(first)
+    drawn = float(torch.rand(())), float(np.random.random())
+    torch.manual_seed(0)
+    np.random.seed(0)
+    assert drawn == (float(torch.rand(())), float(np.random.random()))
+    assert np.array_equal(
+        first.given_labels, ready(label_noise=Symmetric(0.4), val_size=0.2).given_labels
+    )  # under another state
+
+
+def test_setup_twice_draws_once():
+    data = ready(label_noise=Symmetric(0.4))
+    given = data.given_labels
+    data.setup("fit")
+    data.setup("validate")
+    assert data.given_labels is given
+
+
+def test_more_noise_does_not_move_the_split():
+    parts = [
+        ready(label_noise=noise, val_size=0.2, meta_size=6, imbalance=Exponential(3.0))
+        for noise in (None, Symmetric(0.1), Symmetric(0.8), PairFlip(0.3))
+    ]
+    for data in parts[1:]:
+        for name in ("train_index", "val_index", "meta_index"):
+            assert np.array_equal(getattr(data, name), getattr(parts[0], name))
+
+
+def test_splits_are_disjoint_and_together_the_whole_set():
+    data = ready(val_size=0.25, meta_size=9, label_noise=Symmetric(1.0))
+    together = np.concatenate([data.train_index, data.val_index, data.meta_index])
+    assert sorted(together) == list(range(COUNT))
+    assert len(data.meta_index) == 9
+    assert np.bincount(data.true_labels[data.meta_index]).tolist() == [3, 3, 3]
+    # a share is of what the meta split left
+    assert len(data.val_index) == round(0.25 * (COUNT - 9))
+    assert not data.noisy[data.meta_index].any()
+    assert data.noisy[data.train_index].all()
+
+
+def test_imbalance_thins_the_training_split_alone():
+    data = ready(val_size=12, meta_size=6, imbalance=Exponential(7.0))
+    assert np.bincount(data.true_labels[data.val_index]).tolist() == [4, 4, 4]
+    assert data.class_counts.tolist() == [14, int(14 / 7**0.5), 2]
+    used = {*data.train_index, *data.val_index, *data.meta_index}
+    assert len(used) == 21 + 12 + 6
+    assert not data.noisy.any()
+
+
+@pytest.mark.parametrize(("size", "count"), [(30, 30), (0.5, 30), (30.0, 30), (3, 3), (59, 59), (60, 60)])
+def test_train_size_keeps_a_stratified_part(size, count):
+    data = ready(train_size=size, label_noise=Symmetric(1.0))
+    assert len(data.train_index) == count
+    counts = np.bincount(data.true_labels[data.train_index], minlength=CLASSES)
+    assert counts.max() - counts.min() <= 1
+    # what was left away is not corrupted, and positions stay those of the whole set
+    assert data.noisy.sum() == count
+    assert data.facts.num_samples == COUNT
+
+
+def test_facts_counts_and_matrix_against_loops():
+    data = ready(label_noise=TransitionMatrix([[0.5, 0.5, 0], [0, 1, 0], [0.2, 0.2, 0.6]]), val_size=0.2)
+    counts, matrix, wrong = [0] * CLASSES, np.zeros((CLASSES, CLASSES)), 0
+    for i in data.train_index:
+        true, given = int(data.true_labels[i]), int(data.given_labels[i])
+        counts[given] += 1
+        matrix[true, given] += 1
+        wrong += true != given
+    facts = data.facts
+    assert (facts.num_samples, facts.num_classes) == (COUNT, CLASSES)
+    assert facts.class_counts.tolist() == data.class_counts.tolist() == counts
+    assert facts.mean == data.mean
+    assert facts.std == data.std
+    np.testing.assert_allclose(data.transition_matrix, matrix / matrix.sum(1, keepdims=True))
+    assert data.noise_rate == pytest.approx(wrong / len(data.train_index))
+    assert 0 < wrong < len(data.train_index)
+    assert np.array_equal(data.true_labels, Y)
+    assert data.noisy.tolist() == [bool(t != g) for t, g in zip(data.true_labels, data.given_labels, strict=True)]
+
+
+def test_instance_noise_reads_clean_pixels_with_channels_last():
+    class Spy(InstanceShared):
+        def corrupt(self, labels, num_classes, generator, inputs, index, total):
+            self.seen = inputs, index, total
+            return labels
+
+    spy = Spy(0.4)
+    data = ready(label_noise=spy, val_size=0.2, meta_size=6, augment=CropFlip(padding=1))
+    inputs, index, total = spy.seen
+    assert np.array_equal(index, sorted([*data.train_index, *data.val_index]))
+    assert np.array_equal(inputs, X.transpose(0, 2, 3, 1)[index])
+    assert total == COUNT
+
+
+def test_an_index_names_the_sample_in_the_full_training_set():
+    data = ready(label_noise=Symmetric(0.4), val_size=0.2, meta_size=6, train_size=50)
+    x, y, index = one_epoch(data)
+    assert sorted(index.tolist()) == data.train_index.tolist()
+    assert np.array_equal(x.numpy(), X[index.numpy()])
+    assert np.array_equal(y.numpy(), data.given_labels[index.numpy()])
+    assert np.array_equal(data.raw_inputs(index[:7]).numpy(), X[index[:7].numpy()])
+    assert data.raw_inputs([]).shape == (0, 1, 6, 6)
+
+
+# workers -------------------------------------------------------------------------------------------------------------
+
+
+def test_workers_serve_the_same_labels_and_augmentations():
+    options = {"label_noise": Symmetric(0.4), "augment": CropFlip(padding=2), "val_size": 0.2}
+    for epoch in (0, 3):
+        alone = one_epoch(ready(**options), epoch)
+        helped = one_epoch(ready(num_workers=2, **options), epoch)
+        for a, b in zip(alone, helped, strict=True):
+            assert torch.equal(a, b)
+
+
+def test_spawned_workers_serve_the_same():
+    options = {"label_noise": Symmetric(0.4), "augment": CropFlip(padding=2)}
+    alone, spawned = one_epoch(ready(**options)), one_epoch(ready(num_workers=1, **options), spawn=True)
+    for a, b in zip(alone, spawned, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_an_epoch_changes_order_and_augmentation_but_no_label():
+    data = ready(label_noise=Symmetric(0.4), augment=CropFlip(padding=2))
+    (x, y, index), (later_x, later_y, later_index) = one_epoch(data), one_epoch(data, epoch=1)
+    assert not torch.equal(index, later_index)
+    by_index, later = index.argsort(), later_index.argsort()
+    assert torch.equal(y[by_index], later_y[later])
+    changed = (x[by_index] != later_x[later]).flatten(1).any(1).float().mean()
+    assert 0.8 < float(changed) < 1.0 + 1e-9
+
+
+def test_ranks_share_order_and_augmentation_of_one_process():
+    def on(rank, world, batch_size):
+        data = make(augment=CropFlip(padding=2), label_noise=Symmetric(0.4), batch_size=batch_size)
+        data.setup()
+        data.trainer = Ranked(rank, world)
+        return list(data.train_dataloader())
+
+    alone = on(0, 1, 16)
+    for a, first, second in zip(alone, on(0, 2, 8), on(1, 2, 8), strict=True):
+        order = torch.cat([first.index, second.index]).argsort()
+        mine = a.index.argsort()
+        for name in ("x", "y", "index"):
+            together = torch.cat([getattr(first, name), getattr(second, name)])
+            assert torch.equal(together[order], getattr(a, name)[mine])
+
+
+class Ranked:
+    """As much of a trainer as a loader looks at."""
+
+    def __init__(self, rank, world):
+        self.global_rank, self.world_size, self.current_epoch = rank, world, 0
+        self.lightning_module = PerturbationModule(nn.Identity(), CLASSES)
+
+
+# evaluation ----------------------------------------------------------------------------------------------------------
+
+
+def labels_of(loader):
+    return torch.cat([batch.y for batch in loader]).numpy()
+
+
+def test_validation_is_as_noisy_as_training_unless_asked():
+    noisy = ready(label_noise=Symmetric(0.9), val_size=0.4)
+    shown = labels_of(noisy.val_dataloader())
+    assert np.array_equal(shown, noisy.given_labels[noisy.val_index])
+    assert (shown != noisy.true_labels[noisy.val_index]).mean() > 0.5
+    clean = ready(label_noise=Symmetric(0.9), val_size=0.4, val_labels="clean")
+    assert np.array_equal(labels_of(clean.val_dataloader()), clean.true_labels[clean.val_index])
+    assert np.array_equal(clean.given_labels, noisy.given_labels)
+
+
+def test_the_test_split_is_never_corrupted_nor_augmented():
+    data = ready(label_noise=Symmetric(1.0), augment=CropFlip(padding=2), imbalance=Exponential(3.0), train_size=40)
+    for loader in (data.test_dataloader(), data.predict_dataloader()):
+        batches = list(loader)
+        assert np.array_equal(torch.cat([b.x for b in batches]).numpy(), X_TEST)
+        assert np.array_equal(torch.cat([b.y for b in batches]).numpy(), Y_TEST)
+
+
+def test_scores_see_the_training_split_in_index_order_without_augmentation():
+    data = ready(label_noise=Symmetric(0.4), augment=CropFlip(padding=2), val_size=0.2, eval_batch_size=7)
+    batches = list(data.score_dataloader())
+    index = torch.cat([b.index for b in batches]).numpy()
+    assert np.array_equal(index, data.train_index)
+    assert np.array_equal(torch.cat([b.x for b in batches]).numpy(), X[index])
+    assert np.array_equal(labels_of(batches), data.given_labels[index])
+    assert max(len(b) for b in batches) <= 7
+
+
+def test_without_validation_there_is_no_loader():
+    assert ready().val_dataloader() == []
+
+
+@pytest.mark.parametrize("given", [None, 5])
+def test_evaluation_batch_size(given):
+    data = ready(batch_size=3, eval_batch_size=given, val_size=30)
+    assert max(len(batch) for batch in data.val_dataloader()) == (5 if given else 10)
+    assert data.eval_batch_size == (given or 12)
+
+
+# pixels --------------------------------------------------------------------------------------------------------------
+
+
+def test_normalize_scales_shifts_and_divides():
+    data = Arrays(
+        np.random.default_rng(0).integers(0, 256, (6, 3, 4, 4), dtype=np.uint8),
+        np.arange(6) % 2,
+        mean=(0.4914, 0.4822, 0.4465),
+        std=(0.247, 0.2435, 0.2616),
+    )
+    x = data.read("train")[0]
+    expected = (x.numpy() / 255.0 - np.reshape(data.mean, (3, 1, 1))) / np.reshape(data.std, (3, 1, 1))
+    out = data.normalize(x)
+    assert out.dtype == torch.float32
+    np.testing.assert_allclose(out.numpy(), expected, atol=1e-5)
+    assert x.dtype == torch.uint8
+    assert float(data.normalize(torch.zeros(1, 3, 1, 1, dtype=torch.uint8))[0, 1]) == pytest.approx(-0.4822 / 0.2435)
+
+
+def test_without_statistics_pixels_become_shares():
+    class Plain(PerturbationDataModule):
+        pass
+
+    assert Plain().normalize(torch.tensor([[[[0, 255]]]], dtype=torch.uint8)).flatten().tolist() == [0.0, 1.0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int64])
+def test_other_types_pass_unchanged(dtype):
+    x = torch.arange(6).to(dtype)
+    assert make().normalize(x) is x
+
+
+def test_every_form_of_batch_is_normalised():
+    data = ready()
+    x, y = torch.from_numpy(X[:4]), torch.from_numpy(Y[:4])
+    expected = data.normalize(x)
+    assert torch.equal(data.on_after_batch_transfer(Batch(x, y, y), 0).x, expected)
+    views = data.on_after_batch_transfer(Batch((x, x.flip(0)), y), 0).x
+    assert torch.equal(views[0], expected)
+    assert torch.equal(views[1], expected.flip(0))
+    pair = data.on_after_batch_transfer((x, y), 0)
+    assert torch.equal(pair[0], expected)
+    assert pair[1] is y
+
+
+# in a trainer --------------------------------------------------------------------------------------------------------
+
+
+class Recorded(PerturbationModule):
+    """Keeps every training batch it gets."""
+
+    def __init__(self, **options):
+        net = nn.Sequential(nn.Flatten(), nn.Dropout(0.1), nn.Linear(36, CLASSES))
+        super().__init__(net, CLASSES, optimizer=lambda p: torch.optim.SGD(p, lr=0.01), **options)
+        self.seen = []
+
+    def training_step(self, batch, batch_idx):
+        self.seen.append((self.current_epoch, batch))
+        return super().training_step(batch, batch_idx)
+
+
+class TwoViews(Recorded):
+    needs = Needs(views=2)
+
+
+class Foreign(L.LightningModule):
+    """A module of another project."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Linear(36, CLASSES)
+        self.seen = []
+
+    def training_step(self, batch, batch_idx):
+        x, y = batch
+        self.seen.append(batch)
+        return nn.functional.cross_entropy(self.net(x.flatten(1)), y)
+
+    def validation_step(self, batch, batch_idx):
+        _, y = batch
+        self.log("val/mean", y.float().mean())
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.01)
+
+
+def trainer(**options):
+    quiet = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    return L.Trainer(**{**quiet, "enable_checkpointing": False, "max_epochs": 1, **options})
+
+
+def test_a_method_gets_batches_and_a_foreign_module_pairs():
+    data = make(label_noise=Symmetric(0.4), val_size=0.2)
+    module = Recorded()
+    trainer().fit(module, data)
+    batch = module.seen[0][1]
+    assert isinstance(batch, Batch)
+    assert torch.equal(batch.x, data.normalize(torch.from_numpy(X)[batch.index]))
+
+    data = make(label_noise=Symmetric(0.4), val_size=0.2)
+    foreign = Foreign()
+    trainer().fit(foreign, data)
+    assert all(type(pair) is tuple and len(pair) == 2 for pair in foreign.seen)
+    assert torch.equal(foreign.seen[0][0], batch.x)
+    assert torch.equal(foreign.seen[0][1], batch.y)
+
+
+def test_views_are_augmented_independently_and_the_first_is_the_usual_one():
+    single, double = Recorded(), TwoViews()
+    for module in (single, double):
+        trainer().fit(module, make(augment=CropFlip(padding=2)))
+    for (_, one), (_, two) in zip(single.seen, double.seen, strict=True):
+        assert len(two.x) == 2
+        assert torch.equal(two.index, one.index)
+        assert torch.equal(two.x[0], one.x)
+        assert (two.x[1] != one.x).flatten(1).any(1).float().mean() > 0.7
+
+
+@pytest.mark.parametrize("precision", ["64-true", "bf16-true", "bf16-mixed"])
+def test_pixels_arrive_in_the_type_of_the_network(precision):
+    module = Recorded()
+    run = trainer(precision=precision)
+    run.fit(module, make(val_size=0.2))
+    run.test(module, make(), verbose=False)
+    expected = {"64-true": torch.float64, "bf16-true": torch.bfloat16, "bf16-mixed": torch.float32}[precision]
+    assert module.seen[0][1].x.dtype == expected
+    assert module.seen[0][1].y.dtype == torch.int64
+
+
+def test_prediction_serves_every_test_sample_once():
+    module = Recorded()
+    run = trainer()
+    predictions = run.predict(module, make(eval_batch_size=4))
+    assert torch.cat([part["index"] for part in predictions]).tolist() == list(range(len(Y_TEST)))
+
+
+class Stop(Exception):
+    """Stands for a kill."""
+
+
+class StopAfter(Callback):
+    def __init__(self, steps):
+        self.steps = steps
+
+    def on_train_batch_end(self, trainer, *_):
+        if trainer.global_step == self.steps:
+            raise Stop
+
+
+def order(module):
+    return [(epoch, batch.index.tolist(), batch.x.flatten().tolist()) for epoch, batch in module.seen]
+
+
+RESUMED = {"label_noise": Symmetric(0.4), "augment": CropFlip(padding=2)}
+
+
+@pytest.fixture(scope="module")
+def uninterrupted():
+    module = Recorded()
+    trainer(max_epochs=2).fit(module, make(**RESUMED))
+    return order(module)
+
+
+# 4 batches an epoch: the checkpoint falls inside an epoch, before its last batch, on its end, and in the second
+@pytest.mark.parametrize(("saved", "workers"), [(1, 0), (3, 2), (3, 0), (4, 0), (5, 0)])
+def test_a_resume_goes_on_with_the_batch_that_comes_next(tmp_path, uninterrupted, saved, workers):
+    keep = ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=saved, save_top_k=-1)
+    stop = StopAfter(saved + 1)
+    with pytest.raises(Stop):
+        trainer(max_epochs=2, enable_checkpointing=True, callbacks=[keep, stop]).fit(Recorded(), make(**RESUMED))
+    resumed = Recorded()
+    data = make(**RESUMED, num_workers=workers)
+    trainer(max_epochs=2).fit(resumed, data, ckpt_path=str(tmp_path / f"step={saved}.ckpt"))
+    assert len(uninterrupted) == 8
+    assert order(resumed) == uninterrupted[saved:]
+
+
+SAVED = {"label_noise": Symmetric(0.4), "val_size": 0.2}
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    path = tmp_path_factory.mktemp("run") / "one_epoch.ckpt"
+    run = trainer()
+    run.fit(Recorded(), make(**SAVED))
+    run.save_checkpoint(path)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"label_noise": Symmetric(0.3)},
+        {"seed": 1},
+        {"val_size": 0.3},
+        {"meta_size": 3},
+        {"train_size": 50},
+    ],
+    ids=["noise", "seed", "val_size", "meta_size", "train_size"],
+)
+def test_other_data_at_a_resume_is_an_error(checkpoint, other):
+    with pytest.raises(ValueError, match=r"data differs from that of the checkpoint .* Resume with the same data"):
+        trainer(max_epochs=2).fit(Recorded(), make(**{**SAVED, **other}), ckpt_path=checkpoint)
+
+
+def test_other_data_may_be_tested(checkpoint):
+    trainer().test(Recorded(), make(seed=1), ckpt_path=checkpoint, verbose=False)
+
+
+def test_the_same_data_may_be_resumed_with_another_batch_size(checkpoint):
+    module = Recorded()
+    trainer(max_epochs=2).fit(module, make(**SAVED, batch_size=20), ckpt_path=checkpoint)
+    assert [(epoch, len(batch)) for epoch, batch in module.seen] == [(1, 20), (1, 20), (1, 8)]
+
+
+# bad input -----------------------------------------------------------------------------------------------------------
+
+
+class Broken(Arrays):
+    """Arrays whose labels or splits break a rule."""
+
+    def __init__(self, labels=Y, val=None, **options):
+        super().__init__(X, Y, X_TEST, Y_TEST, **options)
+        self.broken, self.val = labels, val
+
+    def read(self, split):
+        if split == "val":
+            return self.val
+        return (super().read(split)[0], self.broken) if split == "train" else super().read(split)
+
+
+def test_labels_outside_the_classes():
+    for wrong, value in ((Y + 1, r"=3 is outside 0\.\.2"), (Y - 1, r"=-1 is outside 0\.\.2")):
+        with pytest.raises(ValueError, match=value):
+            Broken(wrong).setup("fit")
+    with pytest.raises(ValueError, match=r"=7 is outside 0\.\.2"):
+        Broken(val=(torch.from_numpy(X_TEST), np.full(9, 7))).setup("fit")
+
+
+def test_a_validation_split_of_the_source_excludes_a_carved_one():
+    own = torch.from_numpy(X_TEST), Y_TEST
+    data = Broken(val=own, label_noise=Symmetric(1.0))
+    data.setup("fit")
+    assert labels_of(data.val_dataloader()).tolist() == Y_TEST.tolist()
+    with pytest.raises(ValueError, match=r"val_size=0\.2 asks for a validation split, but Broken found one"):
+        Broken(val=own, val_size=0.2).setup("fit")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"meta_size": 61}, r"meta_size=61 asks for 21 samples of class 0, which has only 20"),
+        ({"meta_size": 60}, r"meta_size=60 .* no training sample left.* Set meta_size to at most 57"),
+        ({"imbalance": Exponential(1000.0)}, r"Exponential leaves class \d empty"),
+        ({"val_size": 58}, r"val_size: size=58 holds out 58 of 60 samples and leaves a class without a sample"),
+        ({"val_size": 1.5}, r"val_size: size=1\.5 is neither a share below 1 nor a whole number"),
+        ({"train_size": 2}, r"train_size=2 is .*leaves a class empty\. Keep 3 to 60 samples"),
+        ({"train_size": 0.01}, r"train_size=0\.01 is .*Keep 3 to 60 samples"),
+        ({"train_size": 61}, r"train_size=61 is .*Keep 3 to 60 samples"),
+        ({"train_size": 30.5}, r"train_size=30\.5 is neither a share below 1 nor a count"),
+    ],
+)
+def test_sizes_that_do_not_fit_the_data(options, message):
+    with pytest.raises(ValueError, match=message):
+        ready(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": 0}, "batch_size=0 must be"),
+        ({"eval_batch_size": -3}, "eval_batch_size=-3 must be"),
+        ({"val_size": -0.1}, r"val_size=-0\.1 must be"),
+        ({"meta_size": -1}, "meta_size=-1 must be"),
+        ({"train_size": 0}, "train_size=0 must be"),
+        ({"val_labels": "true"}, "val_labels='true' is unknown. Choose one of: clean, given"),
+    ],
+)
+def test_options_out_of_range(options, message):
+    with pytest.raises(ValueError, match=message):
+        make(**options)
+
+
+def test_drop_last_that_leaves_no_batch():
+    with pytest.raises(ValueError, match=r"drop_last=True leaves no batch: 60 training samples, batch_size=64"):
+        ready(batch_size=64, drop_last=True).train_dataloader()
+    assert len(ready(batch_size=64).train_dataloader()) == 1
+    assert len(list(ready(batch_size=16, drop_last=True).train_dataloader())) == 3
+
+
+def test_augmentation_of_features():
+    data = Arrays(X.reshape(COUNT, -1) / 255, Y, augment=CropFlip())
+    data.setup("fit")
+    with pytest.raises(ValueError, match=r"augment=CropFlip works on uint8 images .* torch.float32 of shape \(36,\)"):
+        data.train_dataloader()
+
+
+def test_what_was_not_read_yet_is_named():
+    data = make()
+    for use in (
+        lambda: data.facts,
+        lambda: data.noisy,
+        lambda: data.noise_rate,
+        lambda: data.transition_matrix,
+        lambda: data.checksum,
+        lambda: data.raw_inputs([0]),
+        data.score_dataloader,
+    ):
+        with pytest.raises(RuntimeError, match=r"Arrays has not read its training data yet. Call setup\('fit'\)"):
+            use()
+
+
+def test_what_a_subclass_must_say():
+    class Empty(PerturbationDataModule):
+        pass
+
+    with pytest.raises(NotImplementedError, match="Empty must say its num_classes"):
+        Empty().num_classes
+    with pytest.raises(NotImplementedError, match="Empty must read its arrays"):
+        Empty().setup("fit")
+
+    class TestOnly(Empty):
+        def read(self, split):
+            return None
+
+    with pytest.raises(ValueError, match="TestOnly has no training split"):
+        TestOnly().setup("fit")
