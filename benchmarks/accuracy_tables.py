@@ -1,0 +1,291 @@
+"""Tables, plots and choices from the results of a grid."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from accuracy_grid import Grid, Run, Spec, slug
+from accuracy_pool import done_runs
+
+# below this share of memorised noise a comparison of last epochs says nothing about noise
+_MEMORISED = 0.8
+_LAST = 5
+
+
+@dataclass
+class Results:
+    """The results of a grid by (row, column), in the order of the seeds."""
+
+    grid: Grid
+    done: dict[tuple[str, str], list[Spec]] = field(default_factory=dict)
+
+    def curves(self, row: str, column: str, name: str) -> list[list[float | None]]:
+        """One number by epoch of every seed whose training did not break off."""
+        results = [result for result in self.done.get((row, column), []) if not result["error"]]
+        return [result["curve"][name] for result in results if name in result["curve"]]
+
+    def all(self) -> list[Spec]:
+        """Every result."""
+        return [result for results in self.done.values() for result in results]
+
+    @property
+    def seeds(self) -> int:
+        """Seeds of a full cell."""
+        return len({run.seed for run in self.grid.runs})
+
+
+def read_results(grid: Grid, results: Path) -> Results:
+    """Reads what is done of a grid, also where another grid's run was the same."""
+    files = done_runs(results)
+    read = Results(grid)
+    for run in grid.runs:
+        if run.key in files:
+            result = json.loads(files[run.key].read_text(encoding="utf-8"))
+            read.done.setdefault((run.row, run.column), []).append(result)
+    return read
+
+
+# numbers of a run -----------------------------------------------------------------------------------------------------
+
+
+def last(curve: Iterable[float | None]) -> float:
+    """The last number."""
+    return _numbers(curve)[-1]
+
+
+def best(curve: Iterable[float | None]) -> float:
+    """The largest number: chosen on the test set, as the released code does, so a bound and no result."""
+    return max(_numbers(curve))
+
+
+def mean_of_last(curve: Iterable[float | None]) -> float:
+    """The mean of the last five tested epochs."""
+    return statistics.fmean(_numbers(curve)[-_LAST:])
+
+
+def _mean(values: Iterable[float | None]) -> float:
+    return statistics.fmean(_numbers(values))
+
+
+def _numbers(curve: Iterable[float | None]) -> list[float]:
+    return [value for value in curve if value is not None]
+
+
+# the table ------------------------------------------------------------------------------------------------------------
+
+
+def table(read: Results, figures: dict[str, str] | None = None) -> str:
+    """The Markdown of a grid: accuracy of the last, best and last five tested epochs, and the share memorised.
+
+    Args:
+        read: The results.
+        figures: The plots by column, as addresses from the README.
+    """
+    grid = read.grid
+    lines = [f"**{grid.title}**", "", scale(read), ""]
+    paper = grid.paper
+    if read.done or paper:
+        beside = f", beside the paper's number in brackets ({grid.source})" if paper else ""
+        lines += [f"Test accuracy (%) after the last epoch{beside}:", "", *_grid_of(read, "test/acc", last, paper), ""]
+    if read.done:
+        lines += ["Best epoch (chosen on the test set: a bound, no result):", "", *_grid_of(read, "test/acc", best), ""]
+        lines += [f"Mean of the last {_LAST} tested epochs:", "", *_grid_of(read, "test/acc", mean_of_last), ""]
+    if any("train/memorised" in result["curve"] for result in read.all()):
+        lines += ["Share of the wrong labels that are memorised (%), last epoch:", ""]
+        lines += [*_grid_of(read, "train/memorised", last), ""]
+    lines += _warnings(read)
+    lines += [f"![{column}: test accuracy by epoch]({address})" for column, address in (figures or {}).items()]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def scale(read: Results) -> str:
+    """What the numbers stand on."""
+    every = read.all()
+    total = len(read.grid.runs)
+    if not every:
+        return f"None of {total} runs is done yet."
+
+    def values(name: str, unit: str = "") -> str:
+        found = sorted({result[name] for result in every})
+        shown = [f"{value:,}" if isinstance(value, int) else str(value) for value in found]
+        return " or ".join(shown) + unit
+
+    parts = [
+        f"{len(every)} of {total} runs, {read.seeds} seeds (mean ± standard deviation over seeds)",
+        values("train_samples", " training samples") + f" ({_shares(every)} wrong labels)",
+        values("test_samples", " test samples"),
+        values("epochs", " epochs"),
+        values("batch_size", " in a batch"),
+        f"median {statistics.median(result['seconds'] for result in every):.0f} s a run",
+        "on " + values("device"),
+        "commit " + values("commit"),
+    ]
+    return "; ".join(parts) + "."
+
+
+def _shares(every: list[Spec]) -> str:
+    low, high = (round(100 * end(result["noise_rate"] for result in every)) for end in (min, max))
+    return f"{low} %" if low == high else f"{low} to {high} %"
+
+
+def _grid_of(
+    read: Results,
+    name: str,
+    number: Callable[[Iterable[float | None]], float],
+    paper: dict[tuple[str, str], str] | None = None,
+) -> list[str]:
+    grid = read.grid
+    digits = 2 if grid.paper else 1
+    lines = ["| | " + " | ".join(grid.columns) + " |", "|---|" + "---:|" * len(grid.columns)]
+    # rows that nothing is known of are left out
+    known = {row for row, _ in [*read.done, *(paper or {})]}
+    for row in [row for row in grid.rows if row in known]:
+        cells = []
+        for column in grid.columns:
+            values = [100 * number(curve) for curve in read.curves(row, column, name) if _numbers(curve)]
+            cell = _cell(values, read.seeds, digits)
+            broken = sum(bool(result["error"]) for result in read.done.get((row, column), []))
+            cell += f" ({broken} broke off)" if broken else ""
+            printed = (paper or {}).get((row, column))
+            cells.append(f"{cell} [{printed.replace('±', ' ± ')}]" if printed else cell)
+        lines.append(f"| {row} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def _cell(values: list[float], seeds: int, digits: int) -> str:
+    if not values:
+        return "–"
+    text = f"{statistics.fmean(values):.{digits}f}"
+    if len(values) > 1:
+        text += f" ± {statistics.stdev(values):.{digits}f}"
+    return text if len(values) == seeds else f"{text} ({len(values)} of {seeds} seeds)"
+
+
+def _warnings(read: Results) -> list[str]:
+    baseline = read.grid.baseline
+    if baseline is None:
+        return []
+    lines = []
+    for column in read.grid.columns:
+        values = [last(curve) for curve in read.curves(baseline, column, "train/memorised") if _numbers(curve)]
+        share = statistics.fmean(values) if values else 1.0
+        if share < _MEMORISED:
+            lines.append(
+                f"- {column}: {baseline} memorised only {100 * share:.0f} % of the wrong labels. Below "
+                f"{100 * _MEMORISED:.0f} % a column says little about resisting noise."
+            )
+    return [*lines, ""] if lines else []
+
+
+# the plots ------------------------------------------------------------------------------------------------------------
+
+
+def plot(read: Results, folder: Path) -> dict[str, Path]:
+    """Draws the test accuracy by epoch, the mean over seeds; a file for each column that has results.
+
+    Returns:
+        The files by column.
+    """
+    from lightning_perturb.figures import accuracy_curves, save
+
+    files = {}
+    for column in read.grid.columns:
+        lines = []
+        for row in read.grid.rows:
+            curves = read.curves(row, column, "test/acc")
+            epochs = [epoch for epoch, value in enumerate(curves[0]) if value is not None] if curves else []
+            if epochs:
+                lines.append((row, epochs, [_mean(curve[epoch] for curve in curves) for epoch in epochs]))
+        if lines:
+            figure = accuracy_curves(lines)
+            figure.set_size_inches(8, 4.5)
+            axes = figure.axes[0]
+            axes.set_title(column)
+            axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize="small")
+            files[column] = save(figure, folder / f"accuracy-{slug(column)}.png")
+    return files
+
+
+# choosing settings ----------------------------------------------------------------------------------------------------
+
+
+def select(read: Results, by: str = "val/acc") -> str:
+    """Which setting of each method has the best noisy validation accuracy after the last epoch.
+
+    Args:
+        read: The results.
+        by: The number to choose by, one of ``val/``; the test set has no say.
+
+    Raises:
+        ValueError: If ``by`` is no validation number, or the runs have none.
+    """
+    if not by.startswith("val/"):
+        raise ValueError(
+            f"--by {by!r} is no validation number. Settings are never chosen on the test set: use val/acc."
+        )
+    sign = -1.0 if by.endswith("loss") else 1.0
+    lines = [f"{scale(read)} By {by} (noisy validation labels, last epoch); the best of a column in bold.", ""]
+    for method, settings in _settings(read.grid).items():
+        scores = {
+            (row, column): statistics.fmean(last(curve) for curve in curves)
+            for row in settings
+            for column in read.grid.columns
+            if (curves := [curve for curve in read.curves(row, column, by) if _numbers(curve)])
+        }
+        if not scores:
+            continue
+        lines += _choice(method, settings, read.grid.columns, scores, sign)
+    if len(lines) == 2:
+        raise ValueError(f"No result of {read.grid.name} has {by!r}. Run the grid first, with val_size in its data.")
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _settings(grid: Grid) -> dict[str, dict[str, Run]]:
+    """Every method's rows, each with one of its runs."""
+    settings: dict[str, dict[str, Run]] = {}
+    for run in grid.runs:
+        settings.setdefault(run.method, {}).setdefault(run.row, run)
+    return settings
+
+
+def _choice(
+    method: str,
+    settings: dict[str, Run],
+    columns: list[str],
+    scores: dict[tuple[str, str], float],
+    sign: float,
+) -> list[str]:
+    def mean(row: str) -> float | None:
+        values = [scores[row, column] for column in columns if (row, column) in scores]
+        return statistics.fmean(values) if len(values) == len(columns) else None
+
+    winners = {
+        column: max((row for row in settings if (row, column) in scores), key=lambda row: sign * scores[row, column])
+        for column in columns
+        if any((row, column) in scores for row in settings)
+    }
+    whole = [row for row in settings if mean(row) is not None]
+    lines = [f"| {method} | " + " | ".join(columns) + " | mean |", "|---|" + "---:|" * (len(columns) + 1)]
+    for row in settings:
+        cells = []
+        for column in columns:
+            value = scores.get((row, column))
+            text = "–" if value is None else f"{value:.4f}"
+            cells.append(f"**{text}**" if winners.get(column) == row else text)
+        average = mean(row)
+        cells.append("–" if average is None else f"{average:.4f}")
+        lines.append(f"| {row} | " + " | ".join(cells) + " |")
+    lines += ["", *(f"- {column}: {_said(settings[row])}" for column, row in winners.items())]
+    if whole:
+        overall = max(whole, key=lambda row: sign * (mean(row) or 0.0))
+        lines.append(f"- over all columns: {_said(settings[overall])}")
+    return [*lines, ""]
+
+
+def _said(run: Run) -> str:
+    setting = ", ".join(f"{name}: {value}" for name, value in run.setting.items())
+    return f"{run.method} {{{setting}}}" if setting else run.row

@@ -1,0 +1,203 @@
+import json
+import statistics
+
+import accuracy_pool
+import accuracy_run
+import pytest
+from accuracy import main
+from accuracy_grid import build_data, build_method, read_grid
+from accuracy_pool import claimed, write_result
+from accuracy_run import Curve
+from accuracy_tables import Results, read_results, select, table
+from lightning.pytorch import Trainer, seed_everything
+from readme import write_section
+
+
+def files(folder):
+    return sorted(folder.glob("tiny/runs/*"))
+
+
+def test_a_grid_runs_is_resumed_and_skips_what_is_done(grid_file, tmp_path, monkeypatch, capsys):
+    results = tmp_path / "results"
+    run = ["run", str(grid_file), "--results", str(results), "--only", "noisy / seed 0"]
+    train, trained = accuracy_run.train, []
+
+    def killed_in_the_second(one, *args):
+        trained.append(one.row)
+        if len(trained) == 2:
+            raise KeyboardInterrupt
+        return train(one, *args)
+
+    monkeypatch.setattr(accuracy_run, "train", killed_in_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        main(run)
+    assert len(files(results)) == 1
+    assert main(run) == 0
+    assert trained == ["CrossEntropy", "MixPert eta=1.0", "MixPert eta=1.0", "MixPert eta=2.0"]
+    assert main(run) == 0
+    assert len(trained) == 4
+    assert len(files(results)) == 3
+
+    result = json.loads(next(path for path in files(results) if "crossentropy" in path.name).read_text())
+    curve = result["curve"]
+    # tested every two epochs and after the last
+    assert [value is None for value in curve["test/acc"]] == [True, False, False]
+    for name in ("train/loss", "train/memorised", "val/acc"):
+        assert len([value for value in curve[name] if value is not None]) == 3
+    assert (result["train_samples"], result["val_samples"], result["test_samples"]) == (96, 32, 449)
+    assert (result["epochs"], result["batch_size"], result["seed"], result["error"]) == (3, 64, 0, None)
+    assert {"seconds", "commit", "device", "versions", "config", "noise_rate"} <= set(result)
+
+    capsys.readouterr()
+    assert main(["table", str(grid_file), "--results", str(results)]) == 0
+    printed = capsys.readouterr().out
+    assert f"| CrossEntropy | – | {100 * curve['test/acc'][-1]:.1f} (1 of 2 seeds) |" in printed
+    assert (results / "tiny" / "accuracy-noisy.png").stat().st_size > 1000
+
+
+def test_the_curve_is_the_methods_own_evaluation(grid_file):
+    config = read_grid(grid_file).runs[3].config
+    seed_everything(0, verbose=False)
+    data, method = build_data(config), build_method(config)
+    data.setup("test")
+    curve = Curve(3, lambda done: None)
+    quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
+    trainer = Trainer(max_epochs=3, accelerator="cpu", callbacks=[curve], **quiet)
+    trainer.fit(method, datamodule=data)
+    assert method.training
+    (expected,) = trainer.test(method, datamodule=data, verbose=False)
+    assert curve.rows[-1]["test/acc"] == pytest.approx(expected["test/acc"], abs=1e-6)
+    assert curve.rows[-1]["test/loss"] == pytest.approx(expected["test/loss"], abs=1e-5)
+    assert "test/acc" not in curve.rows[0]
+
+
+def test_a_source_is_read_once(grid_file):
+    config = read_grid(grid_file).runs[0].config
+    first, second = build_data(config), build_data({**config, "seed": 5})
+    accuracy_run._READ.clear()
+    accuracy_run._remember_reads(first, config["data"])
+    accuracy_run._remember_reads(second, config["data"])
+    assert first.read("train")[0] is second.read("train")[0]
+    other = build_data(config)
+    accuracy_run._remember_reads(other, {"class_path": "x.Y", "init_args": {"test_size": 0.5}})
+    assert other.read("train")[0] is not first.read("train")[0]
+
+
+def test_a_run_that_breaks_off_is_a_result(grid_file, tmp_path, capsys):
+    grid_file.write_text(grid_file.read_text().replace("lr: 0.05", "lr: 1.0e+30"))
+    arguments = [str(grid_file), "--results", str(tmp_path)]
+    assert main(["run", *arguments, "--only", "CrossEntropy / clean / seed 0"]) == 0
+    (path,) = files(tmp_path)
+    assert "CrossEntropy: the training loss is" in json.loads(path.read_text())["error"]
+    assert main(["table", *arguments]) == 0
+    assert "– (1 broke off)" in capsys.readouterr().out
+
+
+def test_a_claimed_run_is_left_to_its_process(grid_file, tmp_path, monkeypatch):
+    (run,) = [run for run in read_grid(grid_file).runs if run.name == "CrossEntropy / clean / seed 1"]
+    folder = tmp_path / "tiny" / "runs"
+    monkeypatch.setattr(accuracy_run, "train", lambda *args: pytest.fail("trained what another process holds"))
+    with claimed(folder, run.key) as mine:
+        assert mine
+        with claimed(folder, run.key) as again:
+            assert not again
+        assert main(["run", str(grid_file), "--results", str(tmp_path), "--only", f"^{run.name}$"]) == 1
+    assert files(tmp_path) == []
+
+
+def test_faults_are_told(grid_file, tmp_path, capsys):
+    arguments = ["--results", str(tmp_path)]
+    assert main(["run", str(grid_file), *arguments, "--only", "nothing"]) == 2
+    assert "'nothing' matches no run" in capsys.readouterr().err
+    assert main(["run", str(grid_file), *arguments, "--jobs", "0"]) == 2
+    assert main(["select", str(grid_file), *arguments, "--by", "test/acc"]) == 2
+    assert "never chosen on the test set" in capsys.readouterr().err
+    assert main(["select", str(grid_file), *arguments]) == 2
+    assert "val_size" in capsys.readouterr().err
+    grid_file.write_text(grid_file.read_text().replace("train_size: 128", "root: '${UNSET_FOLDER}'"))
+    assert main(["run", str(grid_file), *arguments]) == 2
+    assert "UNSET_FOLDER" in capsys.readouterr().err
+
+
+# aggregation, on numbers made up here ---------------------------------------------------------------------------------
+
+
+def made_up(run, test, val=0.5, memorised=None):
+    curve = {"test/acc": test, "val/acc": [val] * len(test)}
+    if memorised is not None:
+        curve["train/memorised"] = [0.0] * (len(test) - 1) + [memorised]
+    scale = {"train_samples": 96, "val_samples": 32, "test_samples": 449, "epochs": len(test), "batch_size": 64}
+    facts = {"seconds": 1.0, "device": "x", "commit": "abc", "noise_rate": 0.4, "error": None}
+    return {"row": run.row, "column": run.column, "seed": run.seed, "curve": curve, **scale, **facts}
+
+
+def fill(grid_file, folder, numbers):
+    for run in read_grid(grid_file).runs:
+        if (run.row, run.column) in numbers:
+            write_result(
+                folder / "any" / "runs" / run.file_name, made_up(run, **numbers[run.row, run.column](run.seed))
+            )
+    return read_results(read_grid(grid_file), folder)
+
+
+def test_last_best_and_mean_of_the_last_five(grid_file, tmp_path):
+    curves = [[0.9, None, 0.1, 0.2, 0.3, 0.4, 0.5], [0.8, None, 0.2, 0.2, 0.2, 0.2, 0.7]]
+    numbers = {("CrossEntropy", "noisy"): lambda seed: {"test": curves[seed], "memorised": 0.3 + 0.1 * seed}}
+    text = table(fill(grid_file, tmp_path, numbers))
+    last, best = [50.0, 70.0], [90.0, 80.0]
+    five = [30.0, 100 * (0.2 + 0.2 + 0.2 + 0.2 + 0.7) / 5]
+    for values in (last, best, five, [30.0, 40.0]):
+        assert f"| CrossEntropy | – | {statistics.fmean(values):.1f} ± {statistics.stdev(values):.1f} |" in text
+    assert "2 of 12 runs, 2 seeds" in text
+    assert "noisy: CrossEntropy memorised only 35 %" in text
+    assert "MixPert" not in text
+
+
+def test_the_paper_stands_beside(grid_file, tmp_path):
+    paper = "paper: {source: some Table, rows: {CrossEntropy: '90.10±0.20 70.00±1.00'}}\n"
+    grid_file.write_text(grid_file.read_text() + paper)
+    numbers = {("CrossEntropy", "clean"): lambda seed: {"test": [0.8], "memorised": 0.9}}
+    text = table(fill(grid_file, tmp_path, numbers))
+    assert "| CrossEntropy | 80.00 ± 0.00 [90.10 ± 0.20] | – [70.00 ± 1.00] |" in text
+    assert "memorised only" not in text
+
+
+def test_settings_are_chosen_on_validation_alone(grid_file, tmp_path):
+    numbers = {
+        # the test would choose eta 1, and so would each first epoch
+        ("MixPert eta=1.0", "clean"): lambda seed: {"test": [0.9], "val": 0.4},
+        ("MixPert eta=2.0", "clean"): lambda seed: {"test": [0.1], "val": 0.5 + 0.1 * seed},
+        ("MixPert eta=1.0", "noisy"): lambda seed: {"test": [0.9], "val": 0.6},
+        ("MixPert eta=2.0", "noisy"): lambda seed: {"test": [0.9], "val": 0.2},
+    }
+    text = select(fill(grid_file, tmp_path, numbers))
+    assert "| MixPert eta=2.0 | **0.5500** | 0.2000 | 0.3750 |" in text
+    assert "- clean: MixPert {eta: 2.0}" in text
+    assert "- noisy: MixPert {eta: 1.0}" in text
+    assert "- over all columns: MixPert {eta: 1.0}" in text
+    assert "CrossEntropy" not in text
+
+
+def test_an_empty_grid_says_so(grid_file):
+    assert "None of 12 runs is done yet." in table(Results(read_grid(grid_file)))
+
+
+def test_results_are_written_whole_or_not(tmp_path, monkeypatch):
+    path = tmp_path / "runs" / "a-b-s0-key.json"
+
+    def full(*args):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(accuracy_pool.os, "replace", full)
+    with pytest.raises(OSError, match="disk full"):
+        write_result(path, {"a": 1})
+    assert not path.exists()
+
+
+def test_sections_of_the_readme(tmp_path):
+    path = tmp_path / "README.md"
+    path.write_text("before\n<!-- begin: a -->\nold\n<!-- end: a -->\nafter\n")
+    write_section("a", "new\n", path)
+    assert path.read_text() == "before\n<!-- begin: a -->\n\nnew\n\n<!-- end: a -->\nafter\n"
+    with pytest.raises(ValueError, match="begin: b"):
+        write_section("b", "new", path)
