@@ -86,9 +86,8 @@ def memorised(prediction: Ints, given: Ints, noisy: Bools) -> float:
 def suspect_scores(margins: Floats, part: float = 0.5) -> npt.NDArray[np.float64]:
     """How suspect each given label is: minus the area under the margin over the first part of the epochs.
 
-    A network learns what most labels say before it memorises the others, so the early margins tell more than the last
-    ones: on digits with symmetric, pair and little noise, with and without MixPert, the first half found the flips at
-    least as well as all epochs, and the last epoch alone far worse.
+    A network learns what most labels say before it memorises the others: the early margins tell right labels from
+    wrong ones, the late ones less and less.
 
     Args:
         margins: Margins ``[E, N]``.

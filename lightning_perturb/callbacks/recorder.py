@@ -170,7 +170,9 @@ class Recorder(Callback):
 
     def _gathered(self) -> tuple[Tensor, Tensor]:
         ids = torch.cat(self._ids) if self._ids else torch.empty(0, 3, dtype=torch.int64, device=self._device)
-        values = torch.cat(self._values) if self._values else torch.empty(0, 3, device=self._device)
+        values = (
+            torch.cat(self._values) if self._values else torch.empty(0, 3, dtype=torch.float32, device=self._device)
+        )
         gathered_ids, gathered_values = gather_rows(ids, values)
         return gathered_ids, gathered_values
 
@@ -189,7 +191,7 @@ class Recorder(Callback):
         ids, values = (part.cpu() for part in self._gathered())
         return {
             "epoch": self._epoch,
-            "ids": ids,
+            "ids": ids.to(torch.int32),
             "values": values,
             "num_classes": self._num_classes,
             "folder": None if self.folder is None else str(self.folder),
@@ -199,7 +201,7 @@ class Recorder(Callback):
         """Takes them from a checkpoint; rank 0 holds the rows of all ranks from here on."""
         self._restored = True
         self._epoch = state_dict["epoch"]
-        self._ids = [state_dict["ids"]] if rank() == 0 else []
+        self._ids = [state_dict["ids"].long()] if rank() == 0 else []
         self._values = [state_dict["values"]] if rank() == 0 else []
         self._num_classes = state_dict["num_classes"]
         self._source = None if state_dict["folder"] is None else Path(state_dict["folder"])

@@ -44,6 +44,10 @@ class Batch:
         """The first view, or the input itself where there is only one."""
         return self.x[0] if isinstance(self.x, tuple) else self.x
 
+    def copy(self) -> Batch:
+        """The same tensors in a batch of their own, whose ``extra`` can be filled."""
+        return replace(self, extra=dict(self.extra))
+
     def with_input(self, x: Input) -> Batch:
         """The same samples with another input."""
         return replace(self, x=x)
@@ -88,6 +92,25 @@ class Batch:
             "a mapping with the keys 'x' and 'y', or a lightning_perturb Batch."
         )
 
+    @staticmethod
+    def input_of(batch: Any) -> tuple[Tensor | dict[str, Tensor], Tensor | None]:
+        """Input (the first view of it) and index of a batch that may have no labels, as prediction reads it.
+
+        Args:
+            batch: A bare input, ``(x,)``, or what :meth:`of` reads, where a mapping needs no labels.
+        """
+        if isinstance(batch, Tensor):
+            return batch, None
+        if isinstance(batch, (tuple, list)) and len(batch) == 1:
+            return batch[0], None
+        if isinstance(batch, Mapping) and not any(name in batch for name in _LABEL_NAMES):
+            batch = {**batch, "y": torch.empty(0)}
+        found = Batch.of(batch)
+        return found.view, found.index
+
+
+_LABEL_NAMES = ("y", "label", "labels", "target")
+
 
 def _of_mapping(batch: Mapping[str, Any]) -> Batch:
     rest = dict(batch)
@@ -98,7 +121,7 @@ def _of_mapping(batch: Mapping[str, Any]) -> Batch:
                 return rest.pop(name)
         return None
 
-    x, y, index = take("x", "input", "image"), take("y", "label", "labels", "target"), take("index")
+    x, y, index = take("x", "input", "image"), take(*_LABEL_NAMES), take("index")
     if y is None:
         raise ValueError(f"A batch with the keys {sorted(batch)} has no labels. Name them 'y', 'label' or 'target'.")
     if x is None:

@@ -31,8 +31,8 @@ class BalancedAccuracy(MulticlassAccuracy):
         return recall.sum() / (total > 0).sum().clamp(min=1)
 
 
-class MeanLoss(Metric):
-    """The mean loss over all samples, however they fall on batches and ranks; NaN stays NaN.
+class SampleMean(Metric):
+    """The mean of a number over all samples, however they fall on batches and ranks; NaN stays NaN.
 
     Lightning's own mean over ranks rounds the mean number of samples down to a whole one.
     """
@@ -46,14 +46,32 @@ class MeanLoss(Metric):
         self.add_state("total", torch.zeros(()), dist_reduce_fx="sum")
         self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
-    def update(self, losses: Tensor) -> None:
-        """Adds losses ``[B]``."""
-        self.total += losses.sum()
-        self.count += losses.numel()
+    def update(self, values: Tensor) -> None:
+        """Adds numbers ``[B]``."""
+        self.total += values.sum()
+        self.count += values.numel()
 
     def compute(self) -> Tensor:
         """The mean."""
         return self.total / self.count
+
+
+class TopAccuracy(SampleMean):
+    """The share of samples whose label is among the ``k`` most probable classes.
+
+    torchmetrics' own counts a batch of one sample wrongly.
+
+    Args:
+        k: How many classes.
+    """
+
+    def __init__(self, k: int) -> None:
+        super().__init__()
+        self.k = k
+
+    def update(self, preds: Tensor, target: Tensor) -> None:  # type: ignore[override]
+        """Adds probabilities ``[B, C]`` and class ids ``[B]``."""
+        super().update((preds.topk(self.k, dim=1).indices == target[:, None]).any(1))
 
 
 def classification_metrics(num_classes: int, prefix: str) -> MetricCollection:
@@ -73,5 +91,5 @@ def classification_metrics(num_classes: int, prefix: str) -> MetricCollection:
         "ece": MulticlassCalibrationError(num_classes, n_bins=15, validate_args=False),
     }
     if num_classes >= _TOP5_FROM:
-        metrics["top5"] = MulticlassAccuracy(num_classes, average="micro", top_k=5, validate_args=False)
+        metrics["top5"] = TopAccuracy(5)
     return MetricCollection(metrics, prefix=prefix)

@@ -6,9 +6,10 @@ import inspect
 from types import FrameType
 from typing import Any
 
+import numpy as np
 from lightning.pytorch.core.mixins.hparams_mixin import HyperparametersMixin, _given_hyperparameters
 from lightning.pytorch.utilities.parsing import collect_init_args
-from torch import nn
+from torch import Tensor
 
 # kept, the rate of a checkpoint would beat one that is typed at resume
 _ALWAYS_LEFT_OUT = ("optimizer", "lr_scheduler")
@@ -17,7 +18,7 @@ _ALWAYS_LEFT_OUT = ("optimizer", "lr_scheduler")
 def left_out(frame: FrameType) -> list[str]:
     """Names of the arguments that are not saved.
 
-    These are makers of optimizers, live networks, and what a subclass fixes for its parents: given back to the subclass
+    These are makers of optimizers, live objects, and what a subclass fixes for its parents: given back to the subclass
     at reloading, the latter would come twice. On the command line all arguments are plain data, and a network is kept.
 
     Args:
@@ -28,11 +29,45 @@ def left_out(frame: FrameType) -> list[str]:
     """
     if _given_hyperparameters.get() is not None:
         return list(_ALWAYS_LEFT_OUT)
+    fixed = set(_arguments(frame)) - _given(frame)
+    return [*_ALWAYS_LEFT_OUT, *sorted(fixed | set(live_arguments(frame)))]
+
+
+def live_arguments(frame: FrameType) -> list[str]:
+    """Names of given arguments that are no plain data: networks, functions, objects.
+
+    A checkpoint with them would not open without executing code from the file; they must be given again.
+
+    Args:
+        frame: The frame of the base class' ``__init__``.
+    """
+    if _given_hyperparameters.get() is not None:
+        return []
+    live = {name for name, value in _arguments(frame).items() if not _plain(value)}
+    return sorted(live & _given(frame) - set(_ALWAYS_LEFT_OUT))
+
+
+def plain_numbers(hyper_parameters: dict[str, Any]) -> None:
+    """Turns NumPy's numbers into Python's, in place: a checkpoint with the former does not open as plain data."""
+    for name, value in hyper_parameters.items():
+        if isinstance(value, np.generic):
+            hyper_parameters[name] = value.item()
+
+
+def _plain(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(_plain(key) and _plain(item) for key, item in value.items())
+    if isinstance(value, (list, tuple)):
+        return all(map(_plain, value))
+    return value is None or isinstance(value, (bool, int, float, str, Tensor, np.generic))
+
+
+def _arguments(frame: FrameType) -> dict[str, Any]:
+    """All arguments of all constructors from the outermost to the base."""
     arguments: dict[str, Any] = {}
     for level in collect_init_args(frame, [], classes=(HyperparametersMixin,)):
         arguments.update(level)
-    live = {name for name, value in arguments.items() if isinstance(value, nn.Module)}
-    return [*_ALWAYS_LEFT_OUT, *sorted(live | (set(arguments) - _given(frame)))]
+    return arguments
 
 
 def _given(frame: FrameType) -> set[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -43,23 +44,31 @@ def load(path: str | Path, **kwargs: Any) -> PerturbationModule:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"path={str(path)!r} is not a file. Give the .ckpt file that training wrote.")
+    if not zipfile.is_zipfile(path):
+        raise ValueError(f"path={str(path)!r} cannot be read as a checkpoint. It may be cut off: use an older one.")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError, OSError) as error:
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"path={str(path)!r} holds more than plain data and tensors, and is not opened: it could execute code."
+        ) from error
+    except (RuntimeError, EOFError, OSError) as error:
         raise ValueError(
             f"path={str(path)!r} cannot be read as a checkpoint ({error}). It may be cut off: use an older one."
         ) from error
-    name = checkpoint.get(CHECKPOINT_KEY, {}).get("class") if isinstance(checkpoint, dict) else None
+    saved = checkpoint.get(CHECKPOINT_KEY, {}) if isinstance(checkpoint, dict) else {}
+    name = saved.get("class")
     if name is None:
         raise ValueError(f"path={str(path)!r} was not written by a lightning_perturb method.")
     found = [cls for cls in subclasses() if f"{cls.__module__}.{cls.__qualname__}" == name]
     if not found:
         raise ValueError(f"The checkpoint is of class {name}, which is not imported. Import its module first.")
     hyper_parameters = checkpoint.get("hyper_parameters", {})
-    if "net" not in kwargs and "net" not in hyper_parameters:
+    missing = [name for name in saved.get("live", []) if name not in kwargs]
+    if missing:
         raise ValueError(
-            f"path={str(path)!r} was trained from Python with a live network, which is not in the file. "
-            "Call load(path, net=your_network)."
+            f"path={str(path)!r} was trained from Python with live objects, which are not in the file. "
+            f"Call load(path, {', '.join(f'{name}=your_{name}' for name in missing)})."
         )
     if "num_classes" not in kwargs and "num_classes" not in hyper_parameters:
         raise ValueError(f"path={str(path)!r} does not hold num_classes. Call load(path, num_classes=...).")

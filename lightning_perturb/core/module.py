@@ -17,8 +17,8 @@ from lightning_perturb.core import resume
 from lightning_perturb.core.batch import Batch
 from lightning_perturb.core.checks import check_choice
 from lightning_perturb.core.distributed import gather_rows, rank
-from lightning_perturb.core.evaluation import MeanLoss, classification_metrics
-from lightning_perturb.core.hyperparameters import left_out
+from lightning_perturb.core.evaluation import SampleMean, classification_metrics
+from lightning_perturb.core.hyperparameters import left_out, live_arguments, plain_numbers
 from lightning_perturb.core.needs import DataFacts, Needs
 from lightning_perturb.core.state import StateMixin
 from lightning_perturb.core.taxonomy import Coordinates
@@ -75,7 +75,10 @@ class PerturbationModule(StateMixin, LightningModule):
         if warmup_epochs < 0:
             raise ValueError(f"warmup_epochs={warmup_epochs} is negative. Give 0 or more epochs.")
         check_choice("lr_interval", lr_interval, ("epoch", "step"))
-        self.save_hyperparameters(ignore=left_out(sys._getframe()))
+        frame = sys._getframe()
+        self.save_hyperparameters(ignore=left_out(frame))
+        plain_numbers(self.hparams)
+        self._live_arguments = live_arguments(frame)
         self.net = net
         self.num_classes = num_classes
         self.optimizer = optimizer
@@ -88,12 +91,13 @@ class PerturbationModule(StateMixin, LightningModule):
         self._draw_seed = seed or 0
         self._started_epoch = -1
         self._resuming = False
+        self._batch_idx = 0
         self._rank_tensors: dict[str, Tensor] = {}
         self.add_state("class_counts", torch.zeros(num_classes, dtype=torch.int64))
         self.val_metrics = classification_metrics(num_classes, "val/")
         self.test_metrics = classification_metrics(num_classes, "test/")
-        self.val_loss = MeanLoss()
-        self.test_loss = MeanLoss()
+        self.val_loss = SampleMean()
+        self.test_loss = SampleMean()
         if channels_last:
             self.net.to(memory_format=torch.channels_last)
 
@@ -169,7 +173,7 @@ class PerturbationModule(StateMixin, LightningModule):
         if batch.index is not None:
             return batch.index
         place = torch.arange(len(batch), device=batch.y.device) + rank() * len(batch)
-        return place + (self.global_step + 1) * (1 << 32)
+        return place + (self._batch_idx + 1) * (1 << 32)
 
     def uniform(self, stream: str, batch: Batch, *shape: int) -> Tensor:
         """Uniform numbers ``[B, *shape]`` of these samples in this epoch, equal on any rank and after any resume."""
@@ -233,7 +237,8 @@ class PerturbationModule(StateMixin, LightningModule):
 
     def training_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
         """One step; what it returns is what recorders read."""
-        batch = self._checked(Batch.of(batch))
+        self._batch_idx = batch_idx
+        batch = self._checked(Batch.of(batch).copy())
         if self._started_epoch != self.current_epoch:
             self.start_epoch()
             self._started_epoch = self.current_epoch
@@ -264,14 +269,19 @@ class PerturbationModule(StateMixin, LightningModule):
                 " Use a lightning_perturb data module, or yield ((view_1, view_2), y)."
             )
         # ids outside 0..C-1 would be an opaque device fault on a GPU; there one epoch sees every label
-        if batch.y.ndim == 1 and (batch.y.device.type == "cpu" or self.current_epoch == 0):
-            low, high = int(batch.y.min()), int(batch.y.max())
-            if low < 0 or high >= self.num_classes:
-                raise ValueError(
-                    f"A label is {low if low < 0 else high}, outside 0..{self.num_classes - 1} for "
-                    f"num_classes={self.num_classes}. Number the classes from 0, or raise num_classes."
-                )
+        if batch.y.device.type == "cpu" or self.current_epoch == 0:
+            self._check_ids(batch.y, "A label")
         return batch
+
+    def _check_ids(self, y: Tensor, which: str) -> None:
+        if y.ndim != 1:
+            return
+        low, high = int(y.min()), int(y.max())
+        if low < 0 or high >= self.num_classes:
+            raise ValueError(
+                f"{which} is {low if low < 0 else high}, outside 0..{self.num_classes - 1} for "
+                f"num_classes={self.num_classes}. Number the classes from 0, or raise num_classes."
+            )
 
     def _check_finite(self, loss: Tensor, batch_idx: int) -> None:
         if not torch.isfinite(loss.detach()):
@@ -307,7 +317,7 @@ class PerturbationModule(StateMixin, LightningModule):
         metrics.update(logits.softmax(1), batch.y)
         loss.update(cross_entropy(logits, batch.y))
 
-    def _metrics(self, stage: Literal["val", "test"]) -> tuple[MetricCollection, MeanLoss]:
+    def _metrics(self, stage: Literal["val", "test"]) -> tuple[MetricCollection, SampleMean]:
         return (self.val_metrics, self.val_loss) if stage == "val" else (self.test_metrics, self.test_loss)
 
     def _log_metrics(self, stage: Literal["val", "test"]) -> None:
@@ -319,11 +329,8 @@ class PerturbationModule(StateMixin, LightningModule):
         loss.reset()
 
     def _checked_eval(self, batch: Batch) -> Batch:
-        if len(batch) and batch.y.device.type == "cpu" and batch.y.ndim == 1 and int(batch.y.max()) >= self.num_classes:
-            raise ValueError(
-                f"An evaluation label is {int(batch.y.max())}, outside 0..{self.num_classes - 1} for "
-                f"num_classes={self.num_classes}. Number the classes from 0, or raise num_classes."
-            )
+        if len(batch) and batch.y.device.type == "cpu":
+            self._check_ids(batch.y, "An evaluation label")
         return batch
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
@@ -343,11 +350,10 @@ class PerturbationModule(StateMixin, LightningModule):
         self._log_metrics("test")
 
     def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor | None]:
-        """Probabilities ``[B, C]`` and predicted ids ``[B]``; a batch may be a bare input."""
-        bare = isinstance(batch, Tensor)
-        x = batch if bare else Batch.of(batch).view
+        """Probabilities ``[B, C]`` and predicted ids ``[B]``; a batch needs no labels."""
+        x, index = Batch.input_of(batch)
         prob = self.evaluation_logits(x).float().softmax(1)
-        return {"prob": prob, "pred": prob.argmax(1), "index": None if bare else Batch.of(batch).index}
+        return {"prob": prob, "pred": prob.argmax(1), "index": index}
 
     # life cycle ---------------------------------------------------------------------------------------------------
 
@@ -356,6 +362,13 @@ class PerturbationModule(StateMixin, LightningModule):
         if stage != "fit":
             return
         self._draw_seed = self.seed if self.seed is not None else int(os.environ.get("PL_GLOBAL_SEED", "0"))
+        self.facts, self._sizes_known, self._resuming = None, False, False
+        if not self.training:
+            # as lightning_perturb.load gives it; Lightning would train it with batch norm and dropout switched off
+            self.train()
+        if self.trainer.global_step == 0:
+            # a module that another trainer has trained starts anew
+            self._started_epoch, self._rank_tensors = -1, {}
         facts = getattr(self.trainer.datamodule, "facts", None)  # type: ignore[attr-defined]
         if not isinstance(facts, DataFacts):
             return
@@ -366,7 +379,7 @@ class PerturbationModule(StateMixin, LightningModule):
             )
         self.facts = facts
         self.class_counts.copy_(torch.from_numpy(facts.class_counts))
-        self.size_sample_state(facts.num_samples)
+        self.start_sample_state(facts.num_samples)
         self._sizes_known = True
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -374,6 +387,7 @@ class PerturbationModule(StateMixin, LightningModule):
         cls = type(self)
         checkpoint[CHECKPOINT_KEY] = {
             "class": f"{cls.__module__}.{cls.__qualname__}",
+            "live": self._live_arguments,
             "draw_seed": self._draw_seed,
             "started_epoch": self._started_epoch,
             "ranks": resume.save_ranks(self._rank_tensors),

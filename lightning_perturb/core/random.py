@@ -24,6 +24,7 @@ def _signed(value: int) -> int:
 
 
 def _mix_int(z: int) -> int:
+    z &= _MASK
     z = ((z ^ (z >> 30)) * _MIX_1) & _MASK
     z = ((z ^ (z >> 27)) * _MIX_2) & _MASK
     return z ^ (z >> 31)

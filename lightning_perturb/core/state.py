@@ -46,6 +46,13 @@ class StateMixin(nn.Module):
         self.add_state(name, torch.full((0, *shape), fill, dtype=dtype))
         self._sample_state[name] = fill
 
+    def start_sample_state(self, num_samples: int) -> None:
+        """Gives a training set of this size its rows; rows of a set of another size start anew."""
+        for name in self._sample_state:
+            if len(getattr(self, name)) != num_samples:
+                setattr(self, name, getattr(self, name)[:0])
+        self.size_sample_state(num_samples)
+
     def size_sample_state(self, num_samples: int) -> None:
         """Gives every per-sample buffer ``num_samples`` rows; rows that exist keep their values."""
         for name, fill in self._sample_state.items():

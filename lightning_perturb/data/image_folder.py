@@ -33,8 +33,9 @@ class ImageFolder(PerturbationDataModule):
     """Image files in ``train/``, ``test/`` and, where you have it, ``val/``, each with one folder per class.
 
     Every file is decoded once, resized so that its shorter side is ``size``, cropped in the centre, and kept in one
-    array on disk, which is mapped into memory: large sets need no RAM. The array is made anew when a file is added,
-    removed or changed. An image that already is ``size`` x ``size`` is kept as it is.
+    array on disk, which is mapped into memory: large sets need no RAM (but workers that are spawned instead of forked,
+    as on macOS and Windows, are handed a copy). The array is made anew when a file is added, removed or changed. An image
+    that already is ``size`` x ``size`` is kept as it is.
 
     Args:
         root: Folder that holds ``train/<class>/*.png`` and ``test/<class>/*.png`` (also jpg, webp, bmp, tif, ppm), and

@@ -11,7 +11,9 @@ from lightning_perturb.functional.adjuster import (
     polysoft_hyperparameters,
     sl_hyperparameters,
 )
+from lightning_perturb.functional.arcface import arcface_logits
 from lightning_perturb.functional.bootstrapping import hard_bootstrapping_target, soft_bootstrapping_target
+from lightning_perturb.functional.center_loss import center_loss, update_centers
 from lightning_perturb.functional.characteristics import (
     Observation,
     average_class_loss,
@@ -34,6 +36,13 @@ from lightning_perturb.functional.characteristics import (
     update_class_average,
     update_moments,
 )
+from lightning_perturb.functional.class_balanced import (
+    class_balanced_focal_loss,
+    effective_number_weights,
+    inverse_frequency_weights,
+)
+from lightning_perturb.functional.confidence_penalty import confidence_penalty
+from lightning_perturb.functional.cosine import cosine_logits
 from lightning_perturb.functional.cross_entropy import (
     binary_cross_entropy,
     cross_entropy,
@@ -42,7 +51,14 @@ from lightning_perturb.functional.cross_entropy import (
     one_hot,
     probability_margin,
 )
+from lightning_perturb.functional.distribution_balanced import (
+    distribution_balanced_loss,
+    negative_tolerant_bias,
+    rebalanced_weights,
+)
+from lightning_perturb.functional.disturb_label import disturb_label
 from lightning_perturb.functional.dlb import dlb_loss
+from lightning_perturb.functional.focal import binary_focal_entries, binary_focal_loss, focal_loss
 from lightning_perturb.functional.forward_correction import estimate_transition, forward_corrected_loss
 from lightning_perturb.functional.gce import gce_loss, truncated_gce_keep, truncated_gce_loss
 from lightning_perturb.functional.iada import (
@@ -63,12 +79,31 @@ from lightning_perturb.functional.isda import (
     pool,
 )
 from lightning_perturb.functional.js import js_loss
+from lightning_perturb.functional.knowledge_distillation import knowledge_distillation_loss
 from lightning_perturb.functional.label_perturbation import perturb_label
 from lightning_perturb.functional.label_smoothing import smooth
+from lightning_perturb.functional.large_margin import large_margin_logits
+from lightning_perturb.functional.ldam import ldam_logits, ldam_margins
+from lightning_perturb.functional.logit_adjustment import log_prior, logit_adjustment
+from lightning_perturb.functional.logit_compensation import logit_compensation_loss
 from lightning_perturb.functional.logpert import logpert, logpert_loss, logpert_step
+from lightning_perturb.functional.lpl import (
+    class_confidence,
+    confidence_bounds,
+    confidence_split,
+    confidence_threshold,
+    frequency_bounds,
+    frequency_rank,
+    frequency_split,
+    lpl,
+    lpl_steps,
+    mean_confidence_split,
+)
+from lightning_perturb.functional.lpl_theory import imbalance_errors, mixed_imbalance_errors, variance_imbalance_errors
 from lightning_perturb.functional.mbls import mbls_penalty
 from lightning_perturb.functional.mix_bootstrapping import mix_bootstrapping_target
 from lightning_perturb.functional.mixpert import hard_by_share, hard_by_value, positive_perturbation, sample_bounds
+from lightning_perturb.functional.multi_label_lpl import multi_label_lpl
 from lightning_perturb.functional.noise_tolerance import (
     class_conditional_noise_bound,
     gce_spread,
@@ -84,6 +119,7 @@ from lightning_perturb.functional.noise_tolerance import (
 )
 from lightning_perturb.functional.online_label_smoothing import accumulate, class_average, online_label_smoothing_target
 from lightning_perturb.functional.pgd import l2_start, pgd, uniform_start
+from lightning_perturb.functional.polyloss import poly_loss
 from lightning_perturb.functional.polysoft import polysoft_loss
 from lightning_perturb.functional.proselflc import proselflc_target, trust
 from lightning_perturb.functional.self_paced import (
@@ -101,25 +137,43 @@ __all__ = [
     "Observation",
     "accumulate",
     "adjust",
+    "arcface_logits",
     "average_class_loss",
     "batch_statistics",
     "binary_cross_entropy",
+    "binary_focal_entries",
+    "binary_focal_loss",
+    "center_loss",
     "class_average",
+    "class_balanced_focal_loss",
     "class_conditional_noise_bound",
+    "class_confidence",
     "class_covariance_update",
     "class_distance",
     "class_frequency",
     "classifier_cosine",
     "classifier_norm",
+    "confidence_bounds",
     "confidence_margin",
+    "confidence_penalty",
+    "confidence_split",
+    "confidence_threshold",
     "correctness",
+    "cosine_logits",
     "cross_entropy",
+    "distribution_balanced_loss",
+    "disturb_label",
     "dlb_loss",
+    "effective_number_weights",
     "estimate_transition",
     "fairness_term",
     "feature_gradient",
     "feature_gradient_norm",
+    "focal_loss",
     "forward_corrected_loss",
+    "frequency_bounds",
+    "frequency_rank",
+    "frequency_split",
     "gce_hyperparameters",
     "gce_loss",
     "gce_spread",
@@ -128,17 +182,26 @@ __all__ = [
     "hard_by_share",
     "hard_by_value",
     "iada_logits",
+    "imbalance_errors",
+    "inverse_frequency_weights",
     "isda_logits",
     "isda_perturbation",
     "isda_term",
     "js_hyperparameters",
     "js_loss",
     "js_spread",
+    "knowledge_distillation_loss",
     "l2_start",
     "label_probability",
+    "large_margin_logits",
+    "ldam_logits",
+    "ldam_margins",
     "learning_history",
     "linear_spl_weights",
+    "log_prior",
     "logarithmic_spl_weights",
+    "logit_adjustment",
+    "logit_compensation_loss",
     "logit_gradient",
     "logit_gradient_norm",
     "logit_margin",
@@ -147,11 +210,17 @@ __all__ = [
     "logpert_step",
     "loss_ratio",
     "loss_sum_range",
+    "lpl",
+    "lpl_steps",
     "mae_loss",
     "margin",
     "mbls_penalty",
+    "mean_confidence_split",
     "mix_bootstrapping_target",
+    "mixed_imbalance_errors",
     "mixture_spl_weights",
+    "multi_label_lpl",
+    "negative_tolerant_bias",
     "noise_gaps",
     "one_hot",
     "online_label_smoothing_target",
@@ -159,6 +228,7 @@ __all__ = [
     "oracle_symmetric_noise_bounds",
     "perturb_label",
     "pgd",
+    "poly_loss",
     "polysoft_hyperparameters",
     "polysoft_loss",
     "polysoft_spread",
@@ -168,6 +238,7 @@ __all__ = [
     "proselflc_target",
     "rce_loss",
     "rce_spread",
+    "rebalanced_weights",
     "relative_entropy",
     "relative_loss",
     "robustness_term",
@@ -186,6 +257,8 @@ __all__ = [
     "truncated_gce_loss",
     "trust",
     "uniform_start",
+    "update_centers",
     "update_class_average",
     "update_moments",
+    "variance_imbalance_errors",
 ]

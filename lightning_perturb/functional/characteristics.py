@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from lightning_perturb.core.checks import check_positive, check_range
 from lightning_perturb.functional._arguments import check_ids, check_logits, upcast
+from lightning_perturb.functional._precision import full_precision
 from lightning_perturb.functional.cross_entropy import cross_entropy, logit_gradient, margin, probability_margin
 
 
@@ -125,7 +126,8 @@ def logit_gradient_norm(seen: Observation) -> Tensor:
 
 def feature_gradient_norm(seen: Observation) -> Tensor:
     """Difficulty: the norm of the loss's gradient in the features, ||(p - e_y) W||."""
-    return _norm(seen.gradient @ seen.weight)
+    with full_precision(seen.weight):
+        return _norm(seen.gradient @ seen.weight)
 
 
 def relative_entropy(seen: Observation) -> Tensor:
@@ -214,7 +216,7 @@ def training_characteristics(seen: Observation, characteristics: Sequence[Charac
     """
     if not characteristics:
         raise ValueError("characteristics is empty. Name at least one function from an Observation to [B].")
-    with torch.no_grad():
+    with torch.no_grad(), full_precision(seen.logits):
         columns = [f(seen) for f in characteristics]
     for f, values in zip(characteristics, columns, strict=True):
         if values.shape != seen.target.shape:
@@ -244,7 +246,7 @@ def update_class_average(average: Tensor, values: Tensor, target: Tensor, moment
     """
     check_range("momentum", momentum, 0.0, 1.0, open_high=True)
     check_ids(target, len(values))
-    with torch.no_grad():
+    with torch.no_grad(), full_precision(average):
         # a product with the indicator of the classes sums in the same order in every run
         members = F.one_hot(target, len(average)).to(average.dtype)
         count = members.sum(0)

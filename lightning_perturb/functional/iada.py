@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from lightning_perturb.functional._arguments import check_ids, check_logits, column, upcast
+from lightning_perturb.functional._precision import full_precision
 from lightning_perturb.functional.cross_entropy import logit_gradient
 from lightning_perturb.functional.isda import isda_perturbation
 
@@ -27,7 +28,8 @@ def feature_gradient(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     check_ids(target, logits.shape[0])
     gradient = logit_gradient(logits, target)
     _check_weight(logits, weight)
-    return gradient @ weight.detach().to(gradient.dtype)
+    with full_precision(gradient):
+        return gradient @ weight.detach().to(gradient.dtype)
 
 
 def iada_logits(
@@ -145,7 +147,8 @@ def fairness_term(logits: Tensor, target: Tensor, log_prior: Tensor) -> Tensor:
 def _along_sign(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     """w_j s_i for all classes j, [B, C]."""
     sign = feature_gradient(logits, target, weight).sign()
-    return sign @ weight.to(sign.dtype).t()
+    with full_precision(sign):
+        return sign @ weight.to(sign.dtype).t()
 
 
 def _check_weight(logits: Tensor, weight: Tensor) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 from lightning_perturb.core.checks import check_positive
 from lightning_perturb.functional._arguments import check_ids, check_logits, upcast
 from lightning_perturb.functional._classes import present_classes
+from lightning_perturb.functional._precision import full_precision
 
 
 class BatchStatistics(NamedTuple):
@@ -65,7 +66,7 @@ def batch_statistics(features: Tensor, labels: Tensor, centre: Tensor, diagonal:
             f"{tuple(centre.shape)} must be [B, A], [B] and [C, A]."
         )
     classes, width = centre.shape
-    with torch.no_grad():
+    with torch.no_grad(), full_precision(features):
         samples, total = centre.new_zeros(classes), torch.zeros_like(centre)
         square = centre.new_zeros((classes, width) if diagonal else (classes, width, width))
         if not len(labels):
@@ -142,18 +143,19 @@ def isda_term(weight: Tensor, covariance: Tensor, labels_present: Tensor) -> Ten
             f"weight of shape {tuple(weight.shape)} and covariance of {tuple(covariance.shape)} must be [C, A] and "
             "[C, A, A], or [C, A] for variances."
         )
-    weight = upcast(weight)
-    sigma = covariance[labels_present].to(weight.dtype)
-    if sigma.ndim == 3:
-        difference = weight - weight[labels_present].unsqueeze(1)
-        return 0.5 * ((difference @ sigma) * difference).sum(2)
-    # with variances the square is expanded, which needs no [K, C, A]; a common shift of the weights changes nothing
-    # but keeps the terms, which cancel, small
-    weight = weight - weight.detach().mean(0)
-    own = weight[labels_present]
-    crossed = (sigma * own) @ weight.t()
-    rows = 0.5 * (sigma @ weight.square().t()) - crossed + 0.5 * (sigma * own.square()).sum(1, keepdim=True)
-    return rows.scatter(1, labels_present.unsqueeze(1), 0.0)
+    with full_precision(weight):
+        weight = upcast(weight)
+        sigma = covariance[labels_present].to(weight.dtype)
+        if sigma.ndim == 3:
+            difference = weight - weight[labels_present].unsqueeze(1)
+            return 0.5 * ((difference @ sigma) * difference).sum(2)
+        # with variances the square is expanded, which needs no [K, C, A]; a common shift of the weights changes
+        # nothing but keeps the terms, which cancel, small
+        weight = weight - weight.detach().mean(0)
+        own = weight[labels_present]
+        crossed = (sigma * own) @ weight.t()
+        rows = 0.5 * (sigma @ weight.square().t()) - crossed + 0.5 * (sigma * own.square()).sum(1, keepdim=True)
+        return rows.scatter(1, labels_present.unsqueeze(1), 0.0)
 
 
 def isda_perturbation(weight: Tensor, covariance: Tensor, target: Tensor) -> Tensor:

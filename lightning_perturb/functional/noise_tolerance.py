@@ -225,16 +225,17 @@ def noise_gaps(
     loss: Loss,
     transition: Tensor,
     noisy_loss: Loss | None = None,
-    samples: int = 200,
+    samples: int = 50,
     steps: int = 300,
     seed: int = 0,
 ) -> tuple[Tensor, Tensor]:
     """The risk differences that the theorems bound, by true class, found numerically.
 
     A network that can give any prediction to any sample minimises the risk sample by sample. For each true class i
-    this searches the prediction f^ that minimises sum_j eta_ij L(f, j) (by gradient steps in the logits from certain,
-    uniform and random predictions) and compares it with f* = e_i, at which every loss here has its clean minimum. The
-    theorems' risks are the means of the gaps over the classes. A loss is noise-tolerant where the first gap is 0.
+    this searches the prediction f^ that minimises sum_j eta_ij L(f, j) (by gradient steps in the logits from certain
+    and random predictions, and from those that are uniform over the most likely given labels) and compares it with
+    f* = e_i, at which every loss here has its clean minimum. The theorems' risks are the means of the gaps over the
+    classes. A loss is noise-tolerant where the first gap is 0.
 
     Logits are kept within +-30, so an unbounded loss has a large gap, not an infinite one.
 
@@ -257,7 +258,10 @@ def noise_gaps(
     transition = transition.double()
     classes = len(transition)
     right = torch.eye(classes, dtype=torch.bool)
-    starts = _predictions(classes, samples, seed)
+    # rank of each given label by its probability: predictions that are uniform over the first k of them
+    rank = transition.argsort(1, descending=True).argsort(1)
+    shared = torch.where(rank <= torch.arange(classes).view(-1, 1, 1), 0.0, -30.0).double()
+    starts = torch.cat([shared, _predictions(classes, samples, seed).unsqueeze(1).expand(-1, classes, -1)])
 
     def risks(logits: Tensor) -> Tensor:
         """Noisy risks of logits [S, C, C], whose second dimension is the true class: [S, C]."""
@@ -268,9 +272,8 @@ def noise_gaps(
 
     with torch.no_grad():
         certain = _certain(classes).unsqueeze(0)
-        best = certain
         lowest = risks(certain)
-    logits = starts.unsqueeze(1).repeat(1, classes, 1).requires_grad_()
+    logits = starts.clone().requires_grad_()
     optimizer = torch.optim.Adam([logits], lr=0.1)
     with torch.enable_grad():
         for _ in range(steps):
@@ -279,7 +282,7 @@ def noise_gaps(
             values.sum().backward()  # type: ignore[no-untyped-call]
             optimizer.step()
     with torch.no_grad():
-        candidates = torch.cat([best, logits.detach().clamp(-30, 30), starts.unsqueeze(1).expand(-1, classes, -1)])
+        candidates = torch.cat([certain, logits.detach().clamp(-30, 30), starts])
         values = risks(candidates)
         # rounding must not make a worse prediction out of an equal one
         winner = torch.where(values < lowest - 1e-12, values, math.inf).min(0)

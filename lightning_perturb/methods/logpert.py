@@ -62,6 +62,8 @@ class LogPert(PerturbationModule):
         check_choice("l1_reduction", l1_reduction, ("sample_mean", "batch_sum"))
         check_range("pert_momentum", pert_momentum, 0.0, 1.0, open_high=True)
         check_positive("inner_steps", inner_steps)
+        if pert_lr is not None:
+            check_positive("pert_lr", pert_lr)
         if update == "exact" and pert_lr is not None:
             raise ValueError(f"pert_lr={pert_lr} contradicts update='exact', which takes no step. Leave pert_lr away.")
         if update == "joint" and (inner_steps != 1 or l1_solver != "subgradient"):
@@ -104,8 +106,10 @@ class LogPert(PerturbationModule):
             return logpert(logits, batch.y, self.lam)
         v = self.read_sample_state("perturbation", self.indices(batch))
         if self.update == "alternating":
-            for _ in range(self.inner_steps):
-                v = logpert_step(logits, v, batch.y, self._lam(batch), self._rate(), self.l1_solver)
+            # a schedule that warms up starts at 0, where there is no step
+            rate = self._rate()
+            for _ in range(self.inner_steps if rate > 0 else 0):
+                v = logpert_step(logits, v, batch.y, self._lam(batch), rate, self.l1_solver)
             batch.extra["logit_perturbation"] = v
         return v
 

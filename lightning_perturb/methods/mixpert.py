@@ -1,5 +1,6 @@
 """MixPert: hard samples get a loss-lowering logit perturbation, the rest a loss-raising input perturbation [tax 57]."""
 
+from contextlib import nullcontext
 from typing import Any, Literal
 
 import torch
@@ -63,6 +64,7 @@ class MixPert(PGDTraining):
         rank_mode: Literal["eval", "train"] = "eval",
         **kwargs: Any,
     ) -> None:
+        check_positive("eps2", eps2, zero=True)
         super().__init__(*args, eps=eps2, **kwargs)
         check_positive("eta", eta, zero=True)
         check_rate("share", share)
@@ -147,9 +149,8 @@ class MixPert(PGDTraining):
         if not self.eps:
             return batch
         clean = self._attackable(batch)
-        with torch.no_grad(), evaluating(self.net):
-            if self.rank_mode == "train":
-                self.net.train()
+        # nullcontext keeps the mode: in train mode, a frozen batch norm stays frozen
+        with torch.no_grad(), evaluating(self.net) if self.rank_mode == "eval" else nullcontext():
             loss = cross_entropy(self.run(self.net, clean), batch.y)
         hard, tau = self.hard_samples(loss)
         x = clean.clone()

@@ -35,10 +35,13 @@ class SelfPacedLogPert(MixPert):
         eta: float = 1000.0,
         **kwargs: Any,
     ) -> None:
+        if tau_first is not None:
+            check_positive("tau_first", tau_first)
+        if tau_epochs is not None:
+            check_positive("tau_epochs", tau_epochs)
         super().__init__(*args, eta=eta, eps2=0.0, threshold="value", tau=tau_first or 0.0, **kwargs)
         tau_first = 1.2 * math.log(self.num_classes) if tau_first is None else tau_first
         tau_last = 2.0 * tau_first if tau_last is None else tau_last
-        check_positive("tau_first", tau_first)
         if tau_last <= tau_first:
             raise ValueError(f"tau_last={tau_last} must be above tau_first={tau_first}: the pace grows [tax 65].")
         self.tau_first = tau_first

@@ -84,11 +84,11 @@ def test_a_list_of_your_own():
     seen = draw()
     values = training_characteristics(seen, [sample_loss, target_id])
     assert values[:, 1].tolist() == seen.target.tolist()
+
+    def wrong(seen):
+        return seen.logits
+
     with pytest.raises(ValueError, match="'wrong' returned the shape"):
-
-        def wrong(seen):
-            return seen.logits
-
         training_characteristics(seen, [wrong])
     with pytest.raises(ValueError, match="characteristics is empty"):
         training_characteristics(seen, [])

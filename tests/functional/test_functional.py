@@ -72,6 +72,24 @@ LOSSES = {
     "iada": lambda u, y: functional.cross_entropy(
         functional.iada_logits(u, y, torch.eye(5), 0.3, torch.ones(5, 5), log_prior=torch.zeros(5)), y
     ),
+    "focal": functional.focal_loss,
+    "focal gamma .5": lambda u, y: functional.focal_loss(u, y, 0.5),
+    "binary focal": lambda u, y: functional.binary_focal_loss(u, functional.one_hot(y, 5)),
+    "class balanced focal": lambda u, y: functional.class_balanced_focal_loss(u, y, torch.ones(5)),
+    "distribution balanced": lambda u, y: functional.distribution_balanced_loss(
+        u, functional.one_hot(y, 5), lam=5.0, gamma=2.0
+    ),
+    "logit compensation": lambda u, y: functional.logit_compensation_loss(
+        u, functional.one_hot(y, 5), *torch.ones(4, 5)
+    ),
+    "logit adjustment": lambda u, y: functional.cross_entropy(functional.logit_adjustment(u, torch.arange(5.0)), y),
+    "ldam": lambda u, y: functional.cross_entropy(functional.ldam_logits(u, y, torch.ones(5)), y),
+    "confidence penalty": lambda u, y: functional.confidence_penalty(u, 1.0),
+    "poly": functional.poly_loss,
+    "knowledge distillation": lambda u, y: functional.knowledge_distillation_loss(u, y, torch.ones_like(u)),
+    "disturb label": lambda u, y: functional.cross_entropy(
+        u, functional.disturb_label(y, torch.full((len(y),), 0.1), 5)
+    ),
 }
 
 

@@ -103,7 +103,7 @@ def test_terms_of_table_1_are_the_first_order_of_the_loss():
 
 
 def test_terms_by_hand():
-    h, W, b, y, sigma, epsilon, log_prior = draw()
+    h, W, b, y, sigma, epsilon, _ = draw()
     u = h @ W.t() + b
     # the robustness term is epsilon ||g||_1, since sum_j q_j (w_j - w_y) = g
     expected = epsilon * feature_gradient(u, y, W).abs().sum(1)
@@ -139,8 +139,17 @@ def test_half_precision_and_diagonal():
     assert perturbed.isfinite().all()
 
 
-def test_bad_input():
+def test_full_precision_inside_autocast():
     h, W, b, y, sigma, epsilon, log_prior = draw()
+    arguments = ((h @ W.t() + b).float(), y, W.float(), epsilon.float(), sigma.float(), 0.5, 1.0, log_prior.float())
+    plain = iada_logits(*arguments)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = iada_logits(*arguments)
+    assert torch.equal(plain, mixed)
+
+
+def test_bad_input():
+    h, W, b, y, sigma, _, log_prior = draw()
     u = h @ W.t() + b
     with pytest.raises(ValueError, match="weight has the shape"):
         iada_logits(u, y, W[:3])

@@ -149,6 +149,22 @@ def test_half_precision_and_empty_batch():
     assert isda_logits(u[:0], W, sigma, y[:0]).shape == (0, C)
 
 
+@pytest.mark.parametrize("diagonal", [False, True])
+def test_full_precision_inside_autocast(diagonal):
+    W, sigma = torch.randn(C, A), random_sigma(diagonal).float()
+    features, labels = draw(20)
+    state = ClassCovariance(torch.zeros(C), torch.zeros(C, A), torch.zeros_like(sigma))
+
+    def both():
+        return isda_perturbation(W, sigma, labels), *class_covariance_update(*state, features.float(), labels)
+
+    plain = both()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = both()
+    for ours, theirs in zip(plain, mixed, strict=True):
+        assert torch.equal(ours, theirs)
+
+
 def test_bad_input():
     W, sigma = torch.randn(C, A), random_sigma().float()
     u, y = torch.randn(3, C), torch.tensor([0, 1, 1])
