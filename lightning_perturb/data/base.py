@@ -102,7 +102,10 @@ class PerturbationDataModule(DrawnDataModule):
         """Shuffled, augmented batches with given labels; with a meta stream where the method needs one."""
         sampler = self._training_sampler(self.batch_size, self.drop_last)
         views = self._needs.views if self._needs is not None else 1
-        return self._loader(sampler, self._images_and(self.given_labels), self.augment, views)
+        training = self._loader(sampler, self._images_and(self.given_labels), self.augment, views)
+        return self._with_meta(
+            training, sampler, lambda meta: self._loader(meta, self._images_and(self.true_labels), self.augment, 1)
+        )
 
     def val_dataloader(self) -> Any:
         """Validation batches in order; an empty list where there is no validation split."""
@@ -170,6 +173,9 @@ class PerturbationDataModule(DrawnDataModule):
         """Turns uint8 pixels into normalised floats, on the device."""
         if isinstance(batch, Batch):
             return batch.with_input(_map_input(batch.x, self._network_input))
+        if isinstance(batch, dict) and self._needs_meta:
+            # the streams of a meta-learned method
+            return {name: self.on_after_batch_transfer(part, dataloader_idx) for name, part in batch.items()}
         if isinstance(batch, (tuple, list)) and len(batch) == 2:
             return self._network_input(batch[0]), batch[1]
         return batch

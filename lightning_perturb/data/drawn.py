@@ -10,10 +10,12 @@ import numpy.typing as npt
 import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import CombinedLoader
 from torch import Tensor
 
 from lightning_perturb.core.checks import check_choice, check_positive
 from lightning_perturb.core.needs import DataFacts, Needs
+from lightning_perturb.data.balanced import MetaSampler
 from lightning_perturb.data.imbalance import Imbalance
 from lightning_perturb.data.label_noise import LabelNoise, noise_rate, realized_transition_matrix
 from lightning_perturb.data.labels import Labels, check_labels, count_classes
@@ -34,6 +36,7 @@ class DrawnDataModule(LightningDataModule):
         val_labels: ``given``: validation labels are as noisy as training labels. ``clean``: true labels, an advantage
             that most published baselines do not have.
         meta_size: Clean samples, balanced over classes, carved from the training set for meta-learning.
+        meta_batch_size: Samples in a meta batch, on each device; None takes the size of training batches.
         train_size: Keep this many training samples (a share below 1 or a count), in proportion to the classes; None
             keeps all.
         seed: Seed of splits, imbalance, noise, order and augmentation.
@@ -50,12 +53,15 @@ class DrawnDataModule(LightningDataModule):
         val_size: float = 0.0,
         val_labels: Literal["given", "clean"] = "given",
         meta_size: int = 0,
+        meta_batch_size: int | None = None,
         train_size: float | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
         check_positive("val_size", val_size, zero=True)
         check_positive("meta_size", meta_size, zero=True)
+        if meta_batch_size is not None:
+            check_positive("meta_batch_size", meta_batch_size)
         check_choice("val_labels", val_labels, ("given", "clean"))
         if train_size is not None:
             check_positive("train_size", train_size)
@@ -64,6 +70,7 @@ class DrawnDataModule(LightningDataModule):
         self.val_size = val_size
         self.val_labels = val_labels
         self.meta_size = meta_size
+        self.meta_batch_size = meta_batch_size
         self.train_size = train_size
         self.seed = seed
         self._drawn = False
@@ -208,11 +215,6 @@ class DrawnDataModule(LightningDataModule):
 
     def _training_sampler(self, batch_size: int, drop_last: bool, shuffle: bool = True) -> EpochSampler:
         """The order of training batches, from where a resume goes on."""
-        needs = self._needs
-        if needs is not None and needs.meta:
-            raise ValueError(
-                "This method needs a stream of clean meta samples, which this data module cannot serve yet."
-            )
         resume, self._resume = self._resume or {}, None
         rank, world = self._ranks
         sampler = EpochSampler(
@@ -233,6 +235,38 @@ class DrawnDataModule(LightningDataModule):
                 f"batch_size={batch_size} on each of {world} ranks. Lower batch_size or set drop_last to False."
             )
         return sampler
+
+    @property
+    def _needs_meta(self) -> bool:
+        return self._needs is not None and self._needs.meta
+
+    def _with_meta(self, training: Any, sampler: EpochSampler, load: Callable[[MetaSampler], Any]) -> Any:
+        """The training loader, with the meta stream beside it where the method needs one.
+
+        Args:
+            training: The training loader.
+            sampler: Its order.
+            load: Makes the loader of clean samples from their order.
+        """
+        if not self._needs_meta:
+            return training
+        labels = self.true_labels[self.meta_index]
+        missing = np.flatnonzero(count_classes(labels, self.num_classes) == 0)
+        if len(missing):
+            method = type(self.trainer.lightning_module).__name__  # type: ignore[union-attr]
+            fault = (
+                "leaves no clean samples"
+                if not len(labels)
+                else f"leaves {len(missing)} of {self.num_classes} classes without a clean sample (first: {missing[0]})"
+            )
+            raise ValueError(
+                f"{method} learns from clean meta samples of every class, but meta_size={self.meta_size} {fault}. Set "
+                f"meta_size of the data to at least {self.num_classes}; the papers take 10 to 100 for each class."
+            )
+        size = self.meta_batch_size or sampler.batch_size
+        meta = load(MetaSampler(torch.from_numpy(self.meta_index), labels, size, sampler))
+        # both have the same length; the default mode would start the first anew before it sees the end of the second
+        return CombinedLoader({"train": training, "meta": meta}, "min_size")
 
     # checkpoint ---------------------------------------------------------------------------------------------------
 

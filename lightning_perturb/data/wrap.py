@@ -64,7 +64,7 @@ class Wrap(DrawnDataModule):
             None where inputs are not normalised pixels.
         std: Per-channel standard deviation that they divide by, likewise.
         **kwargs: Arguments of :class:`~lightning_perturb.data.DrawnDataModule`: label_noise, imbalance, val_size,
-            val_labels, meta_size, train_size, seed.
+            val_labels, meta_size, meta_batch_size, train_size, seed.
 
     Raises:
         ValueError: If the data module cannot be wrapped, or arguments contradict each other or it. In ``setup``: if the
@@ -244,11 +244,12 @@ class Wrap(DrawnDataModule):
     # loaders ------------------------------------------------------------------------------------------------------
 
     def train_dataloader(self) -> Any:
-        """Batches of the training split with given labels."""
+        """Batches of the training split with given labels; with a meta stream where the method needs one."""
         loader = self._wrapped_loader
         sampler = self._training_sampler(batch_size(loader), drop_last(loader), shuffles(loader))
         views = self._needs.views if self._needs is not None else 1
-        return self._loader(sampler, self.given_labels, views)
+        training = self._loader(sampler, self.given_labels, views)
+        return self._with_meta(training, sampler, lambda meta: self._loader(meta, self.true_labels))
 
     def _carved_val_dataloader(self) -> Any:
         """Batches of the validation split that ``val_size`` carved, in index order."""
@@ -341,6 +342,8 @@ class Wrap(DrawnDataModule):
 
     def _pass_on(self, name: str, batch: Any, *args: Any, **kwargs: Any) -> Any:
         """Runs a transfer hook of the wrapped module, or else of the LightningModule, on the layout that it knows."""
+        if self._needs_meta and isinstance(batch, dict) and batch.keys() == {"train", "meta"}:
+            return {stream: self._pass_on(name, part, *args, **kwargs) for stream, part in batch.items()}
         own = is_overridden(name, self.datamodule) or self.trainer is None
         hook: Callable[..., Any] = getattr(self.datamodule if own else self.trainer.lightning_module, name)  # type: ignore[union-attr]
         if not isinstance(batch, Indexed):
