@@ -19,7 +19,7 @@ _COLUMNS = ["method", "target", "direction", "inference", "granularity", "what i
 def zoo_rows() -> list[list[str]]:
     """One row for each method: name, target, direction, inference, granularity, and what it is."""
     order = {target: place for place, target in enumerate(TARGETS)}
-    methods = [cls for cls in subclasses() if cls.__module__.startswith("lightning_perturb.")]
+    methods = [cls for cls in subclasses() if cls.__module__.startswith("lightning_perturb.methods")]
     rows = []
     for cls in sorted(methods, key=lambda c: ([order[t] for t in c.coordinates.target], c.__name__)):
         place = cls.coordinates

@@ -20,7 +20,8 @@ from lightning_perturb.bilevel.lookahead import inner_sgd, looked_ahead
 from lightning_perturb.bilevel.replay import Moment, substituted
 from lightning_perturb.bilevel.step import Loss, MetaLoss, Outputs, Reduce, Step, depends
 from lightning_perturb.bilevel.tangents import Tangents, central_tangents, forward_tangents
-from lightning_perturb.core.checks import check_choice
+
+ENGINES = ("auto", "central", "forward", "higher")
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,9 @@ class Bilevel:
         inner_steps: int = 1,
         reduce: Reduce = list,
     ) -> None:
-        check_choice("engine", engine, ("auto", "forward", "higher", "central"))
+        # not by core.checks: the core loads Lightning
+        if engine not in ENGINES:
+            raise ValueError(f"engine={engine!r} is unknown. Choose one of: {', '.join(ENGINES)}.")
         if inner_steps < 1 or (inner_steps > 1 and engine in ("forward", "central")):
             raise ValueError(
                 f"inner_steps={inner_steps!r} does not go with engine={engine!r}. Take 1, or more with engine='higher'."

@@ -2,8 +2,9 @@
 
 from lightning_perturb.core.batch import Batch
 from lightning_perturb.core.load import load
+from lightning_perturb.core.meta import MetaPerturbationModule
 from lightning_perturb.core.module import PerturbationModule
 from lightning_perturb.core.needs import DataFacts, Needs
 from lightning_perturb.core.taxonomy import Coordinates
 
-__all__ = ["Batch", "Coordinates", "DataFacts", "Needs", "PerturbationModule", "load"]
+__all__ = ["Batch", "Coordinates", "DataFacts", "MetaPerturbationModule", "Needs", "PerturbationModule", "load"]

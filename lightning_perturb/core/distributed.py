@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -62,3 +63,16 @@ def mean_over_ranks(tensor: Tensor) -> Tensor:
     total = tensor.detach().clone()
     dist.all_reduce(total)
     return total / world_size()
+
+
+def broadcast_from_first(tensors: Iterable[Tensor]) -> None:
+    """Gives tensors the values that they have on rank 0, in place; one message for each dtype."""
+    if world_size() == 1:
+        return
+    tensors = list(tensors)
+    for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):
+        group = [tensor.detach() for tensor in tensors if tensor.dtype == dtype]
+        flat = torch.cat([tensor.flatten() for tensor in group])
+        dist.broadcast(flat, 0)
+        for tensor, part in zip(group, torch.split(flat, [tensor.numel() for tensor in group]), strict=True):
+            tensor.copy_(part.view_as(tensor))

@@ -12,7 +12,7 @@ from lightning.pytorch.utilities.parsing import collect_init_args
 from torch import Tensor
 
 # kept, the rate of a checkpoint would beat one that is typed at resume
-_ALWAYS_LEFT_OUT = ("optimizer", "lr_scheduler")
+_ALWAYS_LEFT_OUT = ("optimizer", "lr_scheduler", "meta_optimizer")
 
 
 def left_out(frame: FrameType) -> list[str]:

@@ -237,19 +237,21 @@ class PerturbationModule(StateMixin, LightningModule):
 
     def training_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
         """One step; what it returns is what recorders read."""
-        self._batch_idx = batch_idx
-        batch = self._checked(Batch.of(batch).copy())
-        if self._started_epoch != self.current_epoch:
-            self.start_epoch()
-            self._started_epoch = self.current_epoch
-        if self.phase != "warmup":
-            batch = self.perturb_input(batch)
+        batch = self._start_step(batch, batch_idx)
         outputs = self.outputs(self.net, batch)
         loss = self.loss(outputs, batch)
         self._check_finite(loss, batch_idx)
         with torch.no_grad():
             self.update_state(outputs, batch)
         return self._finish_step(loss, outputs, batch)
+
+    def _start_step(self, batch: Any, batch_idx: int) -> Batch:
+        self._batch_idx = batch_idx
+        batch = self._checked(Batch.of(batch).copy())
+        if self._started_epoch != self.current_epoch:
+            self.start_epoch()
+            self._started_epoch = self.current_epoch
+        return batch if self.phase == "warmup" else self.perturb_input(batch)
 
     def _finish_step(self, loss: Tensor, outputs: dict[str, Tensor], batch: Batch) -> dict[str, Any]:
         logits = outputs["logits"].detach()
@@ -287,13 +289,17 @@ class PerturbationModule(StateMixin, LightningModule):
         if not torch.isfinite(loss.detach()):
             raise FloatingPointError(
                 f"{type(self).__name__}: the training loss is {float(loss.detach())} in epoch {self.current_epoch}, "
-                f"batch {batch_idx}. Lower the learning rate, clip gradients (Trainer gradient_clip_val), or use "
+                f"batch {batch_idx}. Lower the learning rate, clip gradients (gradient_clip_val), or use "
                 "precision bf16-mixed instead of 16-mixed; the last checkpoint is untouched."
             )
 
+    def trained_parameters(self) -> list[nn.Parameter]:
+        """What the optimizer moves: all parameters."""
+        return list(self.parameters())
+
     def configure_optimizers(self) -> Any:
-        """The injected optimizer over all parameters, and its scheduler."""
-        optimizer = self.optimizer(self.parameters())
+        """The injected optimizer over :meth:`trained_parameters`, and its scheduler."""
+        optimizer = self.optimizer(self.trained_parameters())
         if self.lr_scheduler is None:
             return optimizer
         scheduler = self.lr_scheduler(optimizer)

@@ -6,6 +6,7 @@ from lightning_perturb.methods.dlb import DLB
 from lightning_perturb.methods.label_smoothing import LabelSmoothing
 from lightning_perturb.methods.logpert import LogPert
 from lightning_perturb.methods.mbls import MbLS
+from lightning_perturb.methods.meta_weight_net import MetaWeightNet
 from lightning_perturb.methods.mixpert import MixPert
 from lightning_perturb.methods.online_label_smoothing import MixBootstrapping, OnlineLabelSmoothing
 from lightning_perturb.methods.pgd_training import PGDTraining
@@ -19,6 +20,7 @@ __all__ = [
     "LabelSmoothing",
     "LogPert",
     "MbLS",
+    "MetaWeightNet",
     "MixBootstrapping",
     "MixPert",
     "OnlineLabelSmoothing",

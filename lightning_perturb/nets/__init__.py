@@ -1,6 +1,7 @@
 """Networks, each a class that takes ``num_classes``, and the split of any network into features and classifier."""
 
 from lightning_perturb.nets.features import RecordedFeatures, find_classifier, record_features
+from lightning_perturb.nets.meta import MetaMLP
 from lightning_perturb.nets.preact_resnet import PreActResNet18
 from lightning_perturb.nets.resnet import ResNet, ResNet18, ResNet34
 from lightning_perturb.nets.resnet_cifar import CifarResNet, ResNet20, ResNet32, ResNet44, ResNet56, ResNet110
@@ -14,6 +15,7 @@ __all__ = [
     "WRN28_10",
     "CifarResNet",
     "ConvNet",
+    "MetaMLP",
     "PreActResNet18",
     "RecordedFeatures",
     "ResNet",

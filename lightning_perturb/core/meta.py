@@ -1,0 +1,325 @@
+"""The base of every meta-learned method: its hyperparameters are learned on clean samples, by bilevel gradients."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, SingleDeviceStrategy
+from lightning.pytorch.trainer.states import TrainerFn
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from lightning_perturb.bilevel import Bilevel, Hypergradient, mean_over_ranks
+from lightning_perturb.core.batch import Batch
+from lightning_perturb.core.checks import check_choice, check_positive
+from lightning_perturb.core.distributed import broadcast_from_first
+from lightning_perturb.core.module import PerturbationModule
+from lightning_perturb.core.needs import Needs
+from lightning_perturb.functional.cross_entropy import cross_entropy
+
+
+def default_meta_optimizer(params: Any) -> torch.optim.Optimizer:
+    """The papers' optimizer of meta parameters: Adam with learning rate 1e-3 and weight decay 1e-4."""
+    return torch.optim.Adam(params, lr=1e-3, weight_decay=1e-4)
+
+
+class MetaPerturbationModule(PerturbationModule):
+    """A method whose loss contains meta parameters θ, learned on a stream of clean samples.
+
+    Every ``meta_every`` batches: a virtual step of the network on the training batch, the gradient in θ of the
+    cross-entropy on a meta batch after that step, and a step of θ. Then, in every batch, the real step of the network,
+    which shares the training forward. θ is what a subclass declares by :meth:`add_meta`, and the numbers that
+    ``meta_parameters`` names: ``class MetaLogPert(MetaPerturbationModule, LogPert)`` learns those of LogPert.
+
+    Optimization is manual in Lightning's sense: Trainer(gradient_clip_val, accumulate_grad_batches) and precision 16
+    are refused, bf16-mixed and 32 work, on a single device and with ``strategy="ddp"``.
+
+    Args:
+        meta_optimizer: Makes the optimizer of θ from it. Default: Adam, lr 1e-3, weight decay 1e-4.
+        meta_every: θ moves in every so manieth batch of an epoch, from the first on.
+        meta_parameters: Names of this method's numbers that are learned, each with the interval that it is kept in:
+            ``{tau: [0, 4]}``.
+        engine: ``forward`` (exact, without second-order graph), ``higher`` (the reference), ``central`` (differences,
+            approximate), or ``auto``: forward where it can be, otherwise higher.
+        look_ahead: Names of the network's modules or parameters that the virtual step moves (``[classifier]``):
+            cheaper, and no longer the full gradient. None moves all.
+        look_ahead_momentum: Let the virtual step use momentum and weight decay of the optimizer, an SGD; the papers
+            look ahead by plain SGD.
+        gradient_clip_val: Largest norm of the network's gradient in the real step; None does not clip.
+        **kwargs: Arguments of the methods that it is combined with, and of
+            :class:`~lightning_perturb.core.PerturbationModule`.
+
+    Raises:
+        ValueError: If an argument is out of range, or ``meta_parameters`` names no number of this method. At the start
+            of a fit: if there is nothing to learn, or the Trainer's settings do not go with manual optimization.
+    """
+
+    needs = Needs(meta=True)
+
+    def __init__(
+        self,
+        *args: Any,
+        meta_optimizer: OptimizerCallable = default_meta_optimizer,
+        meta_every: int = 1,
+        meta_parameters: dict[str, tuple[float, float]] | None = None,
+        engine: Literal["auto", "forward", "higher", "central"] = "auto",
+        look_ahead: list[str] | None = None,
+        look_ahead_momentum: bool = False,
+        gradient_clip_val: float | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        if meta_every < 1:
+            raise ValueError(f"meta_every={meta_every} is no interval. Give 1 (every batch) or more batches.")
+        check_choice("engine", engine, ("auto", "forward", "higher", "central"))
+        if gradient_clip_val is not None:
+            check_positive("gradient_clip_val", gradient_clip_val)
+        self.automatic_optimization = False
+        self.needs = replace(self.needs, meta=True)
+        self.meta_optimizer = meta_optimizer
+        self.meta_every = meta_every
+        self.engine = engine
+        self.look_ahead = look_ahead
+        self.look_ahead_momentum = look_ahead_momentum
+        self.gradient_clip_val = gradient_clip_val
+        self._meta: dict[str, tuple[float, float]] = {}
+        self._bilevel: Bilevel | None = None
+        self._monitor = "val/loss"
+        for name, interval in (meta_parameters or {}).items():
+            self._learn_number(name, *interval)
+
+    # what is learned ----------------------------------------------------------------------------------------------
+
+    def add_meta(self, name: str, value: nn.Module | Tensor, low: float = -math.inf, high: float = math.inf) -> None:
+        """Declares a part of θ, an attribute of this module from then on.
+
+        The optimizer of the network leaves it alone, and so does DDP: it is equal on all ranks by construction.
+
+        Args:
+            name: Name of the attribute.
+            value: A network, or the first value of a tensor.
+            low: Smallest value of a tensor; it is put back there after a step beyond.
+            high: Largest value.
+        """
+        if isinstance(value, nn.Module):
+            self.add_module(name, value)
+            names = [f"{name}.{inner}" for inner in value.state_dict()]
+        else:
+            self.register_parameter(name, nn.Parameter(value.detach().clone()))
+            names = [name]
+        self._meta[name] = (low, high)
+        self._ddp_params_and_buffers_to_ignore = [*self._ddp_params_and_buffers_to_ignore, *names]
+
+    def _learn_number(self, name: str, low: float, high: float) -> None:
+        value = self.__dict__.get(name)
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise ValueError(
+                f"meta_parameters names {name!r}, which is {value!r} in {type(self).__name__}. Name arguments of the "
+                "method that are plain numbers here."
+            )
+        if not low <= value <= high:
+            raise ValueError(
+                f"meta_parameters keeps {name!r} in [{low:g}, {high:g}], but it starts at {value:g}. Start it inside."
+            )
+        delattr(self, name)
+        self.add_meta(name, torch.tensor(float(value)), low, high)
+
+    def theta(self) -> list[nn.Parameter]:
+        """θ, all that the meta optimizer moves."""
+        return [parameter for name, parameter in self.named_parameters() if name.split(".")[0] in self._meta]
+
+    def trained_parameters(self) -> list[nn.Parameter]:
+        """All parameters but θ."""
+        return [parameter for name, parameter in self.named_parameters() if name.split(".")[0] not in self._meta]
+
+    # the hooks of the outer problem -------------------------------------------------------------------------------
+
+    def meta_loss(self, call: Callable[..., Any], batch: Batch) -> Tensor:
+        """The outer loss, a number: plain cross-entropy on the meta batch.
+
+        Args:
+            call: Runs the network with other parameters.
+            batch: A batch of clean samples.
+        """
+        return cross_entropy(self.run(call, batch.view), batch.y).mean()
+
+    @property
+    def meta_learning(self) -> bool:
+        """Whether θ is learned in the current epoch: not during warm-up, whose loss does not contain it."""
+        return self.phase != "warmup"
+
+    # training -----------------------------------------------------------------------------------------------------
+
+    def training_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
+        """Virtual step, meta step and real step; what it returns is what recorders read."""
+        train, meta = self._streams(batch)
+        train = self._start_step(train, batch_idx)
+        optimizer, meta_optimizer = self.optimizers()  # type: ignore[attr-defined]
+        if self.meta_learning and batch_idx % self.meta_every == 0:
+            found = self.hypergradient(train, meta, optimizer.optimizer)
+            self._meta_step(found, meta_optimizer.optimizer, batch_idx)
+            outputs = found.training_outputs()
+            self.log("train/meta_loss", found.meta_loss, on_step=False, on_epoch=True, batch_size=len(meta),
+                     sync_dist=True)  # fmt: skip
+        else:
+            outputs = self.outputs(self.net, train)
+        loss = self.loss(outputs, train)
+        self._check_finite(loss, batch_idx)
+        with torch.no_grad():
+            self.update_state(outputs, train)
+        self._real_step(loss, optimizer)
+        # manual optimization switches DDP's own broadcast of batch-norm statistics off
+        broadcast_from_first(b for b in self.net.buffers() if b.is_floating_point())
+        self._move_schedulers(at_epoch_end=bool(self.trainer.is_last_batch))
+        return self._finish_step(loss.detach(), outputs, train)
+
+    def hypergradient(self, train: Batch, meta: Batch, lr: float | torch.optim.Optimizer) -> Hypergradient:
+        """dM/dθ after a virtual step on a training batch; see :class:`~lightning_perturb.bilevel.Bilevel`.
+
+        Args:
+            train: Training batch, after :meth:`perturb_input`.
+            meta: Meta batch.
+            lr: Rate of the virtual step, or the optimizer that has it.
+        """
+        if self._bilevel is None:
+            self._bilevel = Bilevel(
+                self.net,
+                self.outputs,
+                self._virtual_loss,
+                self.meta_loss,
+                engine=self.engine,
+                look_ahead=self.look_ahead,
+                momentum=self.look_ahead_momentum,
+                reduce=mean_over_ranks,
+            )
+        return self._bilevel.hypergradient(train, meta, self.theta(), lr)
+
+    def _virtual_loss(self, outputs: dict[str, Tensor], batch: Batch) -> Tensor:
+        # what the loss notes in the batch must not reach the real step
+        return self.loss(outputs, batch.copy())
+
+    def _meta_step(self, found: Hypergradient, optimizer: torch.optim.Optimizer, batch_idx: int) -> None:
+        self._check_finite(found.meta_loss, batch_idx)
+        for parameter, gradient in zip(self.theta(), found.gradients, strict=True):
+            parameter.grad = gradient
+        # below Lightning's wrapper, which would count it as a step of training
+        optimizer.step()
+        optimizer.zero_grad()
+        with torch.no_grad():
+            for name, (low, high) in self._meta.items():
+                value = getattr(self, name)
+                if isinstance(value, Tensor):
+                    value.clamp_(low, high)
+        # autocast keeps the half-precision copies of the old θ
+        torch.clear_autocast_cache()
+
+    def _real_step(self, loss: Tensor, optimizer: Any) -> None:
+        moved = [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
+        optimizer.zero_grad()
+        self.manual_backward(loss, inputs=moved)
+        if self.gradient_clip_val is not None:
+            nn.utils.clip_grad_norm_(moved, self.gradient_clip_val)
+        optimizer.step()
+
+    def _streams(self, batch: Any) -> tuple[Any, Batch]:
+        if not isinstance(batch, Mapping) or not {"train", "meta"} <= batch.keys():
+            raise ValueError(
+                f"{type(self).__name__} learns from clean meta samples, but its batches have none. Use a "
+                "lightning_perturb data module or Wrap(datamodule=...) with meta_size, or give the Trainer "
+                "{'train': loader, 'meta': loader_of_clean_samples}."
+            )
+        meta = Batch.of(batch["meta"])
+        if meta.y.device.type == "cpu" or self.current_epoch == 0:
+            self._check_ids(meta.y, "A meta label")
+        return batch["train"], meta
+
+    # optimizers ---------------------------------------------------------------------------------------------------
+
+    def configure_optimizers(self) -> Any:
+        """The optimizer of the network with its scheduler, and the optimizer of θ."""
+        configured = super().configure_optimizers()
+        if not isinstance(configured, dict):
+            configured = {"optimizer": configured}
+        else:
+            scheduler = configured["lr_scheduler"]
+            self._monitor = scheduler.pop("monitor", self._monitor)
+            if self.lr_interval == "step" and isinstance(scheduler["scheduler"], ReduceLROnPlateau):
+                raise ValueError(
+                    "lr_interval='step' does not go with ReduceLROnPlateau, whose metric comes once an epoch. Set "
+                    "lr_interval to epoch."
+                )
+        return [configured, {"optimizer": self.meta_optimizer(self.theta())}]
+
+    def _move_schedulers(self, at_epoch_end: bool) -> None:
+        for config in self.trainer.lr_scheduler_configs:
+            if isinstance(config.scheduler, ReduceLROnPlateau):
+                continue
+            if config.interval == "step" or at_epoch_end:
+                config.scheduler.step()
+
+    def on_train_epoch_end(self) -> None:
+        """Moves a scheduler that waits for a metric."""
+        super().on_train_epoch_end()
+        for config in self.trainer.lr_scheduler_configs:
+            if not isinstance(config.scheduler, ReduceLROnPlateau):
+                continue
+            metric = self.trainer.callback_metrics.get(self._monitor)
+            if metric is not None:
+                config.scheduler.step(metric)
+            elif not self.trainer.fit_loop.restarting:
+                raise ValueError(
+                    f"ReduceLROnPlateau waits for {self._monitor!r}, which is not logged. Give the data a validation "
+                    f"set (val_size), or monitor one of: {', '.join(sorted(self.trainer.callback_metrics))}."
+                )
+
+    # life cycle ---------------------------------------------------------------------------------------------------
+
+    def configure_callbacks(self) -> Sequence[Callback] | Callback:
+        """None; checks the Trainer's settings here, before Lightning does so in words of its own."""
+        if self.trainer.state.fn == TrainerFn.FITTING:
+            self._check_trainer(self.trainer)
+        return super().configure_callbacks()
+
+    def _check_trainer(self, trainer: Trainer) -> None:
+        name = type(self).__name__
+        if trainer.gradient_clip_val:
+            raise ValueError(
+                f"Trainer(gradient_clip_val={trainer.gradient_clip_val}) does not reach the manual optimization of "
+                f"{name}. Give gradient_clip_val={trainer.gradient_clip_val} to {name} instead."
+            )
+        if trainer.accumulate_grad_batches != 1:
+            raise ValueError(
+                f"Trainer(accumulate_grad_batches={trainer.accumulate_grad_batches}) does not go with {name}, whose "
+                "virtual step needs the whole batch. Raise batch_size instead."
+            )
+        if str(trainer.precision).startswith("16"):
+            raise ValueError(
+                f"Trainer(precision={trainer.precision!r}) is too coarse for the meta gradients of {name}. Use "
+                "bf16-mixed or 32."
+            )
+        strategy = trainer.strategy
+        if isinstance(strategy, DeepSpeedStrategy) or not isinstance(strategy, (SingleDeviceStrategy, DDPStrategy)):
+            raise ValueError(
+                f"Trainer(strategy=...) is {type(strategy).__name__}, which hides the parameters from the virtual step "
+                f"of {name}. Use a single device or strategy='ddp'."
+            )
+
+    def setup(self, stage: str) -> None:
+        """As in the base; checks that there is something to learn."""
+        super().setup(stage)
+        if stage == "fit" and not self.theta():
+            raise ValueError(
+                f"{type(self).__name__} has nothing to learn from meta samples. Name numbers of the method in "
+                "meta_parameters, or declare θ by add_meta."
+            )
+
+    def on_fit_start(self) -> None:
+        """Gives all ranks the θ of rank 0."""
+        super().on_fit_start()
+        # the strategy may have exchanged layers of the network
+        self._bilevel = None
+        broadcast_from_first(self.theta())
