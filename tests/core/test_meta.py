@@ -389,14 +389,14 @@ def test_faults_are_named():
         sharpened((2, 3))
     with pytest.raises(ValueError, match="has nothing to learn from meta samples"):
         fit(sharpened(meta_parameters=None))
-    with pytest.raises(ValueError, match="MetaWeightNet .*meta_size=0"):
+    with pytest.raises(ValueError, match=r"MetaWeightNet .*meta_size=0"):
         fit(weight_net(), arrays(meta_size=0))
     with pytest.raises(ValueError, match="ReduceLROnPlateau waits for 'val/loss', which is not logged"):
         fit(weight_net(lr_scheduler=plateau))
     with pytest.raises(ValueError, match="lr_interval='step' does not go with ReduceLROnPlateau"):
         fit(weight_net(lr_scheduler=plateau, lr_interval="step"))
     plain = torch.utils.data.DataLoader([(torch.zeros(6), 1)] * 4, batch_size=2)
-    with pytest.raises(ValueError, match="its batches have none.*'meta': loader"):
+    with pytest.raises(ValueError, match=r"its batches have none.*'meta': loader"):
         L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False).fit(
             weight_net(), plain
         )
