@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import MutableMapping
 from types import FrameType
 from typing import Any
 
@@ -47,7 +48,7 @@ def live_arguments(frame: FrameType) -> list[str]:
     return sorted(live & _given(frame) - set(_ALWAYS_LEFT_OUT))
 
 
-def plain_numbers(hyper_parameters: dict[str, Any]) -> None:
+def plain_numbers(hyper_parameters: MutableMapping[str, Any]) -> None:
     """Turns NumPy's numbers into Python's, in place: a checkpoint with the former does not open as plain data."""
     for name, value in hyper_parameters.items():
         if isinstance(value, np.generic):

@@ -274,7 +274,7 @@ class DrawnDataModule(LightningDataModule):
         """Which batch comes next, and a name for the data."""
         if self.trainer is None or not self._drawn:
             return {}
-        loop = self.trainer.fit_loop
+        loop: Any = self.trainer.fit_loop
         epochs, batches = loop.epoch_progress.current, loop.epoch_loop.batch_progress
         epoch = max(epochs.ready - 1, 0)
         # processed, not ready: a checkpoint that an exception writes may know a batch that was fetched but not trained

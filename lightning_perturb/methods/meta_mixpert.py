@@ -101,7 +101,7 @@ class MetaMixPert(MetaPerturbationModule, PGDTraining):
         if name == "loss":
             return cross_entropy(logits, y)
         if name == "gradient_norm":
-            return logit_gradient(logits, y).norm(dim=1)
+            return torch.linalg.vector_norm(logit_gradient(logits, y), dim=1)  # type: ignore[no-any-return]
         return probability_margin(logits, y) if self.margin_of == "probability" else margin(logits, y)
 
     def loss(self, outputs: dict[str, Tensor], batch: Batch) -> Tensor:

@@ -4,8 +4,9 @@ import math
 
 import pytest
 import torch
-from testkit.meta import CLASSES, arrays, batches, fit, mlp, sgd
+from testkit.meta import CLASSES, arrays, assert_hypergradient, batches, fit, mlp, sgd
 
+from lightning_perturb.core import MetaPerturbationModule
 from lightning_perturb.methods import GCE, JS, MAE, RCE, SL, PolySoft, TruncatedGCE
 
 
@@ -93,3 +94,19 @@ def test_truncated_gce_drops_what_stayed_below_k_and_holds_the_choice():
 def test_faults_are_named(cls, options, text):
     with pytest.raises(ValueError, match=text):
         make(cls, **options)
+
+
+@pytest.mark.parametrize(
+    ("cls", "intervals"),
+    [
+        (GCE, {"q": (0.01, 1.0)}),
+        (SL, {"gamma1": (0.0, 20.0), "gamma2": (0.0, 20.0)}),
+        (JS, {"pi1": (0.01, 0.99)}),
+        (PolySoft, {"lam": (0.1, 20.0), "d": (1.01, 20.0)}),
+    ],
+    ids=lambda v: getattr(v, "__name__", None),
+)
+def test_their_hyperparameters_can_be_learned(cls, intervals):
+    learned = type(f"Learned{cls.__name__}", (MetaPerturbationModule, cls), {})
+    gradients = assert_hypergradient(make(learned, meta_parameters=intervals))
+    assert len(gradients) == len(intervals)
