@@ -110,7 +110,8 @@ class MetaPerturbationModule(PerturbationModule):
             names = [f"{name}.{inner}" for inner in value.state_dict()]
         else:
             self.register_parameter(name, nn.Parameter(value.detach().clone()))
-            names = [name]
+            # DDP looks for a parameter of the outermost module under the second name
+            names = [name, f".{name}"]
         self._meta[name] = (low, high)
         self._ddp_params_and_buffers_to_ignore = [*self._ddp_params_and_buffers_to_ignore, *names]
 
@@ -184,6 +185,9 @@ class MetaPerturbationModule(PerturbationModule):
             train: Training batch, after :meth:`perturb_input`.
             meta: Meta batch.
             lr: Rate of the virtual step, or the optimizer that has it.
+
+        Raises:
+            NotImplementedError: If no engine can differentiate a layer of the network.
         """
         if self._bilevel is None:
             self._bilevel = Bilevel(
@@ -196,7 +200,14 @@ class MetaPerturbationModule(PerturbationModule):
                 momentum=self.look_ahead_momentum,
                 reduce=mean_over_ranks,
             )
-        return self._bilevel.hypergradient(train, meta, self.theta(), lr)
+        try:
+            return self._bilevel.hypergradient(train, meta, self.theta(), lr)
+        except NotImplementedError as error:
+            reason = str(error).partition("\n")[0]
+            raise NotImplementedError(
+                f"{type(self).__name__}: a layer of the network has neither a forward rule nor a second derivative "
+                f"({reason}). Take engine='central', or name the layers that have them in look_ahead."
+            ) from error
 
     def _virtual_loss(self, outputs: dict[str, Tensor], batch: Batch) -> Tensor:
         # what the loss notes in the batch must not reach the real step

@@ -337,6 +337,21 @@ def test_two_ranks_equal_one_process(ranks, every):
         assert torch.allclose(first[name], value, rtol=1e-10, atol=1e-12), name
 
 
+def number_on_ranks(size):
+    data = arrays(batch_size=8 // size, meta_batch_size=8 // size)
+    options = {"devices": 2, "strategy": "ddp"} if size > 1 else {}
+    return everything(fit(sharpened(meta_optimizer=adam).double(), data, **options))
+
+
+def test_two_ranks_learn_a_number_as_one_process(ranks):
+    one = number_on_ranks(1)
+    first, second = ranks(number_on_ranks, 2)
+    assert one["strength"] != 1.0
+    for name in one.keys() - {"random"}:
+        assert torch.equal(first[name], second[name]), name
+        assert torch.allclose(first[name], one[name], rtol=1e-10, atol=1e-12), name
+
+
 def test_with_batch_norm_ranks_agree_in_everything(ranks):
     first, second = ranks(on_ranks, 2, True, 1)
     for name, value in first.items():
@@ -440,3 +455,15 @@ def test_what_the_virtual_loss_notes_does_not_reach_the_real_step():
     weight_net(cls=Notes).double().hypergradient(train, meta, 0.3)
     assert isinstance(train, Batch)
     assert not train.extra
+
+
+def test_a_layer_that_no_engine_differentiates_is_named():
+    def module(**options):
+        torch.manual_seed(0)
+        return MetaWeightNet(nn.EmbeddingBag(20, CLASSES), CLASSES, hidden=5, **options).double()
+
+    tokens = Batch(torch.randint(20, (6, 3)), torch.arange(6) % CLASSES)
+    with pytest.raises(NotImplementedError, match=r"MetaWeightNet: .*engine='central'"), pytest.warns(match="goes on"):
+        module().hypergradient(tokens, tokens, 0.1)
+    found = module(engine="central").hypergradient(tokens, tokens, 0.1).gradients
+    assert all(gradient.norm() > 0 for gradient in found)

@@ -1,5 +1,6 @@
 """Meta logit adjustment."""
 
+import lightning as L
 import pytest
 import torch
 import torch.nn.functional as F
@@ -42,6 +43,31 @@ def test_tau_moves_on_a_tail():
     assert (module.tau - 1).abs().min() > 1e-3
 
 
+def test_counts_come_from_the_data_or_by_hand():
+    samples = torch.utils.data.DataLoader(
+        [(torch.randn(6, dtype=torch.float64), n % 4) for n in range(8)], batch_size=4
+    )
+    loaders = {"train": samples, "meta": samples}
+
+    def run(module):
+        trainer = L.Trainer(
+            max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
+            enable_model_summary=False,
+        )  # fmt: skip
+        trainer.fit(module.double(), loaders)
+
+    with pytest.raises(ValueError, match=r"needs the number of training samples of each class.*class_counts"):
+        run(make())
+    module = make(class_counts=COUNTS.tolist())
+    run(module)
+    assert (module.tau != 1).all()
+    for counts in ([1, 2, 3], [1, 2, 3, 0]):
+        with pytest.raises(ValueError, match="must be 4 numbers of samples above 0"):
+            make(class_counts=counts)
+
+
 def test_a_class_without_samples_is_named():
-    with pytest.raises(ValueError, match=r"count.*0|0.*count"):
-        make().loss({"logits": torch.zeros(2, CLASSES)}, batches(size=2)[0])
+    module = make()
+    module.class_counts[0] = 3
+    with pytest.raises(ValueError, match=r"not above 0 for the classes \[1, 2, 3\]"):
+        module.loss({"logits": torch.zeros(2, CLASSES)}, batches(size=2)[0])
