@@ -20,7 +20,7 @@ from lightning_perturb.bilevel.lookahead import inner_sgd, looked_ahead
 from lightning_perturb.bilevel.replay import Moment, substituted
 from lightning_perturb.bilevel.step import Loss, MetaLoss, Outputs, Reduce, Step, depends
 from lightning_perturb.bilevel.tangents import Tangents, central_tangents, forward_tangents
-from lightning_perturb.core.checks import check_choice
+from lightning_perturb.checks import check_choice
 
 
 @dataclass(frozen=True)

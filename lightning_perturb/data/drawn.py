@@ -12,7 +12,7 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
-from lightning_perturb.core.checks import check_choice, check_positive
+from lightning_perturb.checks import check_choice, check_positive
 from lightning_perturb.core.needs import DataFacts, Needs
 from lightning_perturb.data.imbalance import Imbalance
 from lightning_perturb.data.label_noise import LabelNoise, noise_rate, realized_transition_matrix
@@ -208,6 +208,12 @@ class DrawnDataModule(LightningDataModule):
 
     def _training_sampler(self, batch_size: int, drop_last: bool, shuffle: bool = True) -> EpochSampler:
         """The order of training batches, from where a resume goes on."""
+        overfit = getattr(self.trainer, "overfit_batches", 0)
+        if overfit:
+            raise ValueError(
+                f"overfit_batches={overfit} makes Lightning replace the sampler that knows epochs and ranks. "
+                f"Give {type(self).__name__} a train_size instead."
+            )
         needs = self._needs
         if needs is not None and needs.meta:
             raise ValueError(
@@ -241,7 +247,9 @@ class DrawnDataModule(LightningDataModule):
         if self.trainer is None or not self._drawn:
             return {}
         loop = self.trainer.fit_loop
-        epochs, batches = loop.epoch_progress.current, loop.epoch_loop.batch_progress
+        # Any: their declared types lack the counters that they have
+        epochs: Any = loop.epoch_progress.current
+        batches: Any = loop.epoch_loop.batch_progress
         epoch = max(epochs.ready - 1, 0)
         # processed, not ready: a checkpoint that an exception writes may know a batch that was fetched but not trained
         batch = batches.current.processed
