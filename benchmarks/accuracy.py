@@ -18,7 +18,7 @@ from pathlib import Path
 from accuracy_grid import read_grid
 from accuracy_pool import RESULTS, Job, run_grid
 from accuracy_tables import plot, read_results, select, table
-from readme import README, write_section
+from readme import FRONT, README, has_section, write_section
 
 
 def main(args: list[str] | None = None) -> int:
@@ -59,6 +59,8 @@ def _do(options: argparse.Namespace) -> int:
     print(text)
     if options.write:
         write_section(read.grid.name, text)
+        if has_section(read.grid.name, FRONT):
+            write_section(read.grid.name, table(read, {}), FRONT)
     return 0
 
 

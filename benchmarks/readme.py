@@ -1,4 +1,4 @@
-"""Writes generated text into the README, between markers."""
+"""Writes generated text into the READMEs, between markers."""
 
 from __future__ import annotations
 
@@ -6,6 +6,12 @@ import os
 from pathlib import Path
 
 README = Path(__file__).parent / "README.md"
+FRONT = Path(__file__).parents[1] / "README.md"
+
+
+def has_section(name: str, path: Path) -> bool:
+    """Whether a file has the markers of a section."""
+    return path.is_file() and f"<!-- begin: {name} -->" in path.read_text(encoding="utf-8")
 
 
 def write_section(name: str, text: str, path: Path = README) -> None:

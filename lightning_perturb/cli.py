@@ -1,5 +1,6 @@
 """The command line: a plain LightningCLI over methods and data, with a report after ``fit``."""
 
+import os
 import re
 import sys
 from importlib.resources import files
@@ -19,6 +20,7 @@ import lightning_perturb.nets  # noqa: F401
 from lightning_perturb import __version__
 from lightning_perturb.callbacks.predictions import PredictionWriter
 from lightning_perturb.core import PerturbationModule
+from lightning_perturb.core.load import check_whole
 from lightning_perturb.report import print_report
 from lightning_perturb.zoo import print_zoo
 
@@ -57,7 +59,7 @@ class PerturbationCLI(LightningCLI):
             parser.link_arguments("data.num_classes", target, apply_on="instantiate")
 
     def before_fit(self) -> None:
-        """Says where everything will be."""
+        """Lets float32 matrix products use the tensor cores (TF32) where there are any."""
         torch.set_float32_matmul_precision("high")
 
     def after_fit(self) -> None:
@@ -87,10 +89,14 @@ def main(args: ArgsType = None) -> None:
         args: Command-line words; None takes the process' own.
     """
     words: ArgsType = sys.argv[1:] if args is None else args
+    if os.getcwd() not in sys.path:
+        # a console script does not look for the user's own modules where it is called
+        sys.path.insert(0, os.getcwd())
     if isinstance(words, list) and words[:1] == ["zoo"]:
         print_zoo(words[1:])
         return
     words = _packaged(words)
+    _check_checkpoint(words)
     if args is None and isinstance(words, list):
         # Lightning warns about given words while the process has some of its own
         sys.argv[1:] = words
@@ -107,11 +113,24 @@ def _cli(args: ArgsType, run: bool) -> PerturbationCLI:
         subclass_mode_data=True,
         seed_everything_default=0,
         save_config_kwargs={"overwrite": True},
+        # optimizer and scheduler are arguments of the method: a second way to give them would drop the first
+        auto_configure_optimizers=False,
         parser_class=ReadableParser,
         parser_kwargs={"version": __version__, "prog": "lightning-perturb"},
         args=args,
         run=run,
     )
+
+
+def _check_checkpoint(args: ArgsType) -> None:
+    """Says that a checkpoint file is cut off before Lightning stumbles over it."""
+    if not isinstance(args, list):
+        return
+    for previous, word in zip([None, *args], args, strict=False):
+        flag, _, value = str(word).partition("=")
+        path = Path(value if flag == "--ckpt_path" else str(word) if previous == "--ckpt_path" else "")
+        if path.is_file():
+            check_whole(path)
 
 
 def _packaged(args: ArgsType) -> ArgsType:
@@ -121,9 +140,9 @@ def _packaged(args: ArgsType) -> ArgsType:
     shipped = Path(str(files("lightning_perturb"))) / "_configs"
     words = []
     for previous, word in zip([None, *args], args, strict=False):
-        name = str(word)
-        if previous in ("-c", "--config") and not Path(name).exists():
-            found = shipped / Path(name).relative_to("configs") if name.startswith("configs/") else shipped / name
-            word = str(found) if found.is_file() else word
-        words.append(word)
+        flag, equals, name = str(word).partition("=")
+        if flag not in ("-c", "--config") or not equals:
+            flag, equals, name = "", "", str(word) if previous in ("-c", "--config") else ""
+        found = shipped / name.removeprefix("configs/")
+        words.append(f"{flag}{equals}{found}" if name and not Path(name).exists() and found.is_file() else word)
     return words

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.utilities.model_helpers import is_overridden
 from rich.console import Console
 from rich.table import Table
 
 from lightning_perturb.callbacks import SuspectReport
+from lightning_perturb.callbacks.run import run_folder
+from lightning_perturb.data import PerturbationDataModule
 
 _NAMES = {
     "test/acc": "accuracy",
@@ -37,18 +39,30 @@ def print_report(trainer: Trainer, module: LightningModule, datamodule: Lightnin
         datamodule: Its data.
     """
     fitted = {name: float(value) for name, value in trainer.callback_metrics.items()}
-    columns = {"last epoch": _test(trainer, module, datamodule, None)}
     best = _best_checkpoint(trainer)
-    if best is not None:
-        columns["best validation epoch"] = _test(trainer, module, datamodule, best)
-    if not trainer.is_global_zero or not columns["last epoch"]:
+    columns = {}
+    if _has_test(datamodule):
+        columns["last epoch"] = _test(trainer, module, datamodule, None)
+        if best is not None:
+            columns["best validation epoch"] = _test(trainer, module, datamodule, best)
+    folder = run_folder(trainer)
+    if not trainer.is_global_zero:
         return
     console = Console()
-    console.print(_result_table(columns, fitted))
+    if columns:
+        console.print(_result_table(columns, fitted))
+    else:
+        console.print("No test split: the data has nothing to measure the result on but the log's validation figures.")
     suspects = [callback for callback in trainer.callbacks if isinstance(callback, SuspectReport)]  # type: ignore[attr-defined]
     for report in suspects:
         _print_suspects(console, report)
-    _print_places(console, trainer, best)
+    _print_places(console, trainer, folder, best)
+
+
+def _has_test(datamodule: LightningDataModule | None) -> bool:
+    if isinstance(datamodule, PerturbationDataModule):
+        return datamodule.has_test
+    return datamodule is not None and is_overridden("test_dataloader", datamodule)
 
 
 def _test(
@@ -59,7 +73,7 @@ def _test(
 
 
 def _best_checkpoint(trainer: Trainer) -> str | None:
-    """The checkpoint of the best validation epoch, if one was monitored and differs from the last."""
+    """The checkpoint of the best validation epoch, if one was monitored."""
     for callback in trainer.checkpoint_callbacks:
         if isinstance(callback, ModelCheckpoint) and callback.monitor and Path(callback.best_model_path).is_file():
             return callback.best_model_path
@@ -91,13 +105,13 @@ def _print_suspects(console: Console, report: SuspectReport) -> None:
         console.print(f"  against the true flips: {', '.join(known)}", soft_wrap=True)
 
 
-def _print_places(console: Console, trainer: Trainer, best: str | None) -> None:
-    places = {"logs": trainer.log_dir, "best checkpoint": best}
+def _print_places(console: Console, trainer: Trainer, folder: Path, best: str | None) -> None:
+    places = {"logs": str(folder), "best checkpoint": best}
     for callback in trainer.checkpoint_callbacks:
         if isinstance(callback, ModelCheckpoint):
             places["last checkpoint"] = callback.last_model_path or callback.best_model_path
-    if trainer.log_dir is not None and (Path(trainer.log_dir) / "config.yaml").is_file():
-        places["config"] = str(Path(trainer.log_dir) / "config.yaml")
+    if (folder / "config.yaml").is_file():
+        places["config"] = str(folder / "config.yaml")
     for name, place in places.items():
         if place:
             console.print(f"{name + ':':17}{place}", soft_wrap=True)

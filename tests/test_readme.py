@@ -67,7 +67,7 @@ def test_command(words):
 
 
 def test_the_method_table_is_what_the_zoo_prints():
-    table = README.split("<!-- methods:begin -->")[1].split("<!-- methods:end -->")[0].strip()
+    table = README.split("<!-- begin: methods -->")[1].split("<!-- end: methods -->")[0].strip()
     assert table == zoo_markdown(), "write the output of `lightning-perturb zoo --markdown` between the markers"
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from lightning_perturb.callbacks.run import run_folder
 from lightning_perturb.core.distributed import gather_objects
 
 
@@ -39,6 +40,11 @@ class PredictionWriter(Callback):
         """Keeps a batch's rows."""
         index = outputs["index"]
         if index is None:
+            if trainer.world_size > 1:
+                raise ValueError(
+                    f"The batches carry no sample index: predictions of {trainer.world_size} processes cannot be put "
+                    "in order. Predict on one device, or yield (x, y, index)."
+                )
             index = torch.arange(len(outputs["pred"])) + len(self._rows)
         rows = zip(index.tolist(), outputs["pred"].tolist(), outputs["prob"].tolist(), strict=True)
         self._rows.extend(rows)
@@ -46,9 +52,10 @@ class PredictionWriter(Callback):
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes the table of all ranks, in order of the samples."""
         rows = sorted(row for part in gather_objects(self._rows) for row in part)
+        folder = run_folder(trainer)
         if not trainer.is_global_zero or not rows:
             return
-        path = Path(self.path or Path(trainer.log_dir or trainer.default_root_dir) / "predictions.csv")
+        path = Path(self.path or folder / "predictions.csv")
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("w", newline="") as file:
             writer = csv.writer(file)

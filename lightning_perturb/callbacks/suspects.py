@@ -12,7 +12,7 @@ from lightning_perturb.callbacks.dynamics import suggested_labels, suspect_score
 from lightning_perturb.callbacks.recorder import Recorder
 from lightning_perturb.callbacks.records import Records
 from lightning_perturb.callbacks.run import class_names, raw_images, run_folder, true_labels
-from lightning_perturb.core.checks import check_positive, check_range, check_rate
+from lightning_perturb.checks import check_positive, check_range, check_rate
 from lightning_perturb.figures import contact_sheet, save
 
 COLUMNS = ("index", "given_label", "suggested_label", "score")

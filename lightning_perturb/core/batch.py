@@ -87,6 +87,10 @@ class Batch:
                 x = tuple(x)
             if isinstance(y, Tensor) and (index is None or isinstance(index, Tensor)):
                 return Batch(x, y, index)
+            raise ValueError(
+                f"The labels of the batch are of type {type(y).__name__}, its index of type {type(index).__name__}; "
+                "both must be tensors. Let the loader collate them."
+            )
         raise ValueError(
             f"A batch of type {type(batch).__name__} is not understood. Yield (x, y), (x, y, index), "
             "a mapping with the keys 'x' and 'y', or a lightning_perturb Batch."

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from types import FrameType
 from typing import Any
 
 import numpy as np
 from lightning.pytorch.core.mixins.hparams_mixin import HyperparametersMixin, _given_hyperparameters
 from lightning.pytorch.utilities.parsing import collect_init_args
-from torch import Tensor
+from torch import Tensor, nn
 
 # kept, the rate of a checkpoint would beat one that is typed at resume
 _ALWAYS_LEFT_OUT = ("optimizer", "lr_scheduler", "meta_optimizer")
@@ -50,7 +50,7 @@ def live_arguments(frame: FrameType) -> list[str]:
 
 def plain_numbers(hyper_parameters: MutableMapping[str, Any]) -> None:
     """Turns NumPy's numbers into Python's, in place: a checkpoint with the former does not open as plain data."""
-    for name, value in hyper_parameters.items():
+    for name, value in list(hyper_parameters.items()):
         if isinstance(value, np.generic):
             hyper_parameters[name] = value.item()
 
@@ -84,3 +84,14 @@ def _given(frame: FrameType) -> set[str]:
     keywords = info.locals[info.keywords] if info.keywords else {}
     # methods pass positional arguments on to the base as they are
     return {*info.args, *(name for name, _ in zip(positional, through, strict=False)), *keywords} - {"self"}
+
+
+def drop_linked(hyperparameters: MutableMapping[str, Any], net: nn.Module) -> None:
+    """Takes the number of classes out of a network's saved arguments where the network does not know it.
+
+    The command line links it to the data and writes it down for every network.
+    """
+    saved = hyperparameters.get("net")
+    arguments = saved.get("init_args") if isinstance(saved, Mapping) else None
+    if isinstance(arguments, dict) and "num_classes" not in inspect.signature(type(net).__init__).parameters:
+        arguments.pop("num_classes", None)

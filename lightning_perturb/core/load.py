@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import zipfile
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,12 @@ def subclasses(cls: type[PerturbationModule] = PerturbationModule) -> Iterator[t
                 yield sub
 
 
+def check_whole(path: Path) -> None:
+    """Raises a ValueError for a checkpoint file that is cut off, or none at all."""
+    if not zipfile.is_zipfile(path):
+        raise ValueError(f"{str(path)!r} cannot be read as a checkpoint. It may be cut off: use an older one.")
+
+
 def load(path: str | Path, **kwargs: Any) -> PerturbationModule:
     """Opens a checkpoint of any method, on the CPU and without executing code from the file.
 
@@ -44,8 +51,7 @@ def load(path: str | Path, **kwargs: Any) -> PerturbationModule:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"path={str(path)!r} is not a file. Give the .ckpt file that training wrote.")
-    if not zipfile.is_zipfile(path):
-        raise ValueError(f"path={str(path)!r} cannot be read as a checkpoint. It may be cut off: use an older one.")
+    check_whole(path)
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -60,6 +66,8 @@ def load(path: str | Path, **kwargs: Any) -> PerturbationModule:
     name = saved.get("class")
     if name is None:
         raise ValueError(f"path={str(path)!r} was not written by a lightning_perturb method.")
+    import_module("lightning_perturb.methods")  # here, since it imports this module
+    import_module("lightning_perturb.nets")
     found = [cls for cls in subclasses() if f"{cls.__module__}.{cls.__qualname__}" == name]
     if not found:
         raise ValueError(f"The checkpoint is of class {name}, which is not imported. Import its module first.")

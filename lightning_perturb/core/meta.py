@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from lightning_perturb.bilevel import Bilevel, Hypergradient, mean_over_ranks
+from lightning_perturb.checks import check_choice, check_positive
 from lightning_perturb.core.batch import Batch
-from lightning_perturb.core.checks import check_choice, check_positive
 from lightning_perturb.core.distributed import broadcast_from_first
 from lightning_perturb.core.module import PerturbationModule
 from lightning_perturb.core.needs import Needs

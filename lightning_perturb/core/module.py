@@ -12,13 +12,13 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
+from lightning_perturb.checks import check_choice
 from lightning_perturb.core import random as keyed_random
 from lightning_perturb.core import resume
 from lightning_perturb.core.batch import Batch
-from lightning_perturb.core.checks import check_choice
-from lightning_perturb.core.distributed import gather_rows, rank
+from lightning_perturb.core.distributed import rank
 from lightning_perturb.core.evaluation import SampleMean, classification_metrics
-from lightning_perturb.core.hyperparameters import left_out, live_arguments, plain_numbers
+from lightning_perturb.core.hyperparameters import drop_linked, left_out, live_arguments, plain_numbers
 from lightning_perturb.core.needs import DataFacts, Needs
 from lightning_perturb.core.state import StateMixin
 from lightning_perturb.core.taxonomy import Coordinates
@@ -53,7 +53,6 @@ class PerturbationModule(StateMixin, LightningModule):
     """
 
     coordinates: ClassVar[Coordinates] = Coordinates()
-    paper: ClassVar[str] = ""
     needs: Needs = Needs()
 
     class_counts: Tensor
@@ -78,6 +77,7 @@ class PerturbationModule(StateMixin, LightningModule):
         frame = sys._getframe()
         self.save_hyperparameters(ignore=left_out(frame))
         plain_numbers(self.hparams)
+        drop_linked(self.hparams, net)
         self._live_arguments = live_arguments(frame)
         self.net = net
         self.num_classes = num_classes
@@ -92,6 +92,7 @@ class PerturbationModule(StateMixin, LightningModule):
         self._started_epoch = -1
         self._resuming = False
         self._batch_idx = 0
+        self._first_rate = 0.0
         self._rank_tensors: dict[str, Tensor] = {}
         self.add_state("class_counts", torch.zeros(num_classes, dtype=torch.int64))
         self.val_metrics = classification_metrics(num_classes, "val/")
@@ -136,7 +137,11 @@ class PerturbationModule(StateMixin, LightningModule):
         return loss
 
     def loss(self, outputs: dict[str, Tensor], batch: Batch) -> Tensor:
-        """The mean perturbed loss; pure in the outputs."""
+        """The mean perturbed loss.
+
+        It reads the network through the outputs alone and changes no state; a method may leave what it found (the hard
+        set, norms) in ``batch.extra`` for the same batch.
+        """
         raw = outputs["logits"]
         if self.phase == "warmup":
             return cross_entropy(raw, batch.y).mean()
@@ -270,6 +275,12 @@ class PerturbationModule(StateMixin, LightningModule):
                 f"{type(self).__name__} needs {self.needs.views} augmented views of each sample, the batch has {views}."
                 " Use a lightning_perturb data module, or yield ((view_1, view_2), y)."
             )
+        if views > max(self.needs.views, 1) and self.phase != "warmup":
+            raise ValueError(
+                f"The batch has {views} inputs, which are read as views of the same samples; {type(self).__name__} "
+                f"uses {self.needs.views}. Yield one tensor, or a mapping for a network of several inputs."
+            )
+        batch.y = _as_ids(batch.y)
         # ids outside 0..C-1 would be an opaque device fault on a GPU; there one epoch sees every label
         if batch.y.device.type == "cpu" or self.current_epoch == 0:
             self._check_ids(batch.y, "A label")
@@ -286,6 +297,9 @@ class PerturbationModule(StateMixin, LightningModule):
             )
 
     def _check_finite(self, loss: Tensor, batch_idx: int) -> None:
+        # a look makes the host wait for the device; what is not finite stays so, through the weights
+        if loss.device.type != "cpu" and batch_idx % max(self.trainer.log_every_n_steps, 1):  # type: ignore[attr-defined]
+            return
         if not torch.isfinite(loss.detach()):
             raise FloatingPointError(
                 f"{type(self).__name__}: the training loss is {float(loss.detach())} in epoch {self.current_epoch}, "
@@ -300,6 +314,8 @@ class PerturbationModule(StateMixin, LightningModule):
     def configure_optimizers(self) -> Any:
         """The injected optimizer over :meth:`trained_parameters`, and its scheduler."""
         optimizer = self.optimizer(self.trained_parameters())
+        # some schedulers overwrite `initial_lr` with another rate
+        self._first_rate = float(optimizer.param_groups[0]["lr"])
         if self.lr_scheduler is None:
             return optimizer
         scheduler = self.lr_scheduler(optimizer)
@@ -335,11 +351,17 @@ class PerturbationModule(StateMixin, LightningModule):
         loss.reset()
 
     def _checked_eval(self, batch: Batch) -> Batch:
+        batch.y = _as_ids(batch.y)
+        if batch.y.ndim != 1:
+            raise ValueError(
+                f"Evaluation labels have shape {tuple(batch.y.shape)}; the metrics compare with class ids [B]. "
+                "Yield ids in validation and test loaders."
+            )
         if len(batch) and batch.y.device.type == "cpu":
             self._check_ids(batch.y, "An evaluation label")
         return batch
 
-    def validation_step(self, batch: Any, batch_idx: int) -> None:
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Updates the ``val/`` metrics."""
         self._evaluate(batch, "val")
 
@@ -347,7 +369,7 @@ class PerturbationModule(StateMixin, LightningModule):
         """Logs the ``val/`` metrics."""
         self._log_metrics("val")
 
-    def test_step(self, batch: Any, batch_idx: int) -> None:
+    def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Updates the ``test/`` metrics."""
         self._evaluate(batch, "test")
 
@@ -355,7 +377,7 @@ class PerturbationModule(StateMixin, LightningModule):
         """Logs the ``test/`` metrics."""
         self._log_metrics("test")
 
-    def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor | None]:
+    def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor | None]:
         """Probabilities ``[B, C]`` and predicted ids ``[B]``; a batch needs no labels."""
         x, index = Batch.input_of(batch)
         prob = self.evaluation_logits(x).float().softmax(1)
@@ -372,8 +394,10 @@ class PerturbationModule(StateMixin, LightningModule):
         if not self.training:
             # as lightning_perturb.load gives it; Lightning would train it with batch norm and dropout switched off
             self.train()
+        self._refuse_half_precision()
         if self.trainer.global_step == 0:
-            # a module that another trainer has trained starts anew
+            # a module that another trainer has trained starts anew; what a resumed run had is loaded after this
+            self.reset_state()
             self._started_epoch, self._rank_tensors = -1, {}
         facts = getattr(self.trainer.datamodule, "facts", None)  # type: ignore[attr-defined]
         if not isinstance(facts, DataFacts):
@@ -385,8 +409,16 @@ class PerturbationModule(StateMixin, LightningModule):
             )
         self.facts = facts
         self.class_counts.copy_(torch.from_numpy(facts.class_counts))
-        self.start_sample_state(facts.num_samples)
+        self.size_sample_state(facts.num_samples)
         self._sizes_known = True
+
+    def _refuse_half_precision(self) -> None:
+        precision = str(self.trainer.precision)
+        if precision in ("16-true", "bf16-true"):
+            raise ValueError(
+                f"precision={precision!r} keeps state and metrics in half precision, where sums stop growing. "
+                "Use precision='bf16-mixed'."
+            )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds what Lightning leaves out: the class, every rank's random state and rank-local tensors."""
@@ -410,6 +442,6 @@ class PerturbationModule(StateMixin, LightningModule):
             self._rank_tensors = resume.restore_rank(saved["ranks"]) or {}
 
 
-def gather_losses(losses: Tensor) -> Tensor:
-    """Detached per-sample losses of the whole global batch, in rank order."""
-    return gather_rows(losses.detach())[0]
+def _as_ids(y: Tensor) -> Tensor:
+    """Class ids of any integer type as int64."""
+    return y.long() if y.ndim == 1 and not y.is_floating_point() else y

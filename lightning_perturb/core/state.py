@@ -21,6 +21,7 @@ class StateMixin(nn.Module):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._sample_state: dict[str, float] = {}
+        self._first_state: dict[str, Tensor] = {}
         self._ddp_params_and_buffers_to_ignore = []
         self.register_load_state_dict_pre_hook(_fit_rows_to_checkpoint)  # type: ignore[no-untyped-call]
 
@@ -32,6 +33,7 @@ class StateMixin(nn.Module):
             value: Its first value.
         """
         self.register_buffer(name, value)
+        self._first_state[name] = value.clone()
         self._ddp_params_and_buffers_to_ignore = [*self._ddp_params_and_buffers_to_ignore, name]
 
     def add_sample_state(self, name: str, *shape: int, fill: float = 0.0, dtype: torch.dtype = torch.float32) -> None:
@@ -46,12 +48,10 @@ class StateMixin(nn.Module):
         self.add_state(name, torch.full((0, *shape), fill, dtype=dtype))
         self._sample_state[name] = fill
 
-    def start_sample_state(self, num_samples: int) -> None:
-        """Gives a training set of this size its rows; rows of a set of another size start anew."""
-        for name in self._sample_state:
-            if len(getattr(self, name)) != num_samples:
-                setattr(self, name, getattr(self, name)[:0])
-        self.size_sample_state(num_samples)
+    def reset_state(self) -> None:
+        """Puts every declared buffer back to its first value; per-sample buffers lose their rows."""
+        for name, first in self._first_state.items():
+            setattr(self, name, first.to(getattr(self, name), copy=True))
 
     def size_sample_state(self, num_samples: int) -> None:
         """Gives every per-sample buffer ``num_samples`` rows; rows that exist keep their values."""
@@ -78,6 +78,8 @@ class StateMixin(nn.Module):
             accumulate: Add to the rows instead of replacing them (rows may repeat).
         """
         index, value = gather_rows(index, value)
+        if not accumulate:
+            index, value = _last_of_each(index, value)
         if name in self._sample_state:
             self._grow(index)
         buffer = getattr(self, name)
@@ -97,6 +99,16 @@ class StateMixin(nn.Module):
             self.size_sample_state(max(highest + 1, 2 * known))
 
     _sizes_known: bool = False
+
+
+def _last_of_each(index: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+    """Drops rows that come again: which of them a device writes last is not defined."""
+    order = torch.argsort(index, stable=True)
+    ordered = index[order]
+    last = torch.ones_like(ordered, dtype=torch.bool)
+    last[:-1] = ordered[1:] != ordered[:-1]
+    kept = order[last]
+    return index[kept], value[kept]
 
 
 def _fit_rows_to_checkpoint(module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_perturb.core.checks import check_positive
+from lightning_perturb.checks import check_positive
 from lightning_perturb.data.base import Labels, PerturbationDataModule, hold_out
 from lightning_perturb.data.labels import check_labels
 
@@ -130,9 +130,15 @@ def _labels(name: str, value: Any) -> Labels:
 def _statistics(
     x: Tensor, mean: tuple[float, ...] | None, std: tuple[float, ...] | None
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    # a sum of squares in chunks: the float copy of all images would be four times their size
-    channels = x.transpose(0, 1).reshape(x.shape[1], -1)
-    first = torch.stack([c.sum(dtype=torch.float64) for c in channels]) / channels.shape[1] / 255
-    second = torch.stack([(c.to(torch.float32) ** 2).sum(dtype=torch.float64) for c in channels])
-    spread = (second / channels.shape[1] / 255**2 - first**2).clamp(min=1e-8).sqrt()
-    return mean or tuple(first.tolist()), std or tuple(spread.tolist())
+    if mean and std:
+        return mean, std
+    first = second = torch.zeros(x.shape[1], dtype=torch.float64)
+    # in chunks: the float copy of all images would be four times their size
+    for chunk in torch.split(x, 1024):
+        pixels = chunk.to(torch.float32)
+        first = first + pixels.sum((0, 2, 3), dtype=torch.float64)
+        second = second + pixels.square().sum((0, 2, 3), dtype=torch.float64)
+    count = x.numel() / x.shape[1] * 255
+    centre = first / count
+    spread = (second / (count * 255) - centre**2).clamp(min=1e-8).sqrt()
+    return mean or tuple(centre.tolist()), std or tuple(spread.tolist())

@@ -8,8 +8,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from lightning_perturb.checks import check_positive
 from lightning_perturb.core.batch import Batch, _map_input
-from lightning_perturb.core.checks import check_positive
 from lightning_perturb.data.augment import Augmentation
 from lightning_perturb.data.datasets import BatchedSet, ResumableLoader, as_is
 from lightning_perturb.data.drawn import DrawnDataModule
@@ -99,7 +99,7 @@ class PerturbationDataModule(DrawnDataModule):
     # loaders ------------------------------------------------------------------------------------------------------
 
     def train_dataloader(self) -> Any:
-        """Shuffled, augmented batches with given labels; with a meta stream where the method needs one."""
+        """Shuffled, augmented batches with given labels."""
         sampler = self._training_sampler(self.batch_size, self.drop_last)
         views = self._needs.views if self._needs is not None else 1
         training = self._loader(sampler, self._images_and(self.given_labels), self.augment, views)
@@ -118,8 +118,16 @@ class PerturbationDataModule(DrawnDataModule):
     def test_dataloader(self) -> Any:
         """Test batches in order, always with clean labels."""
         if self._test is None:
-            raise ValueError(f"{type(self).__name__} has no test split.")
+            raise ValueError(
+                f"{type(self).__name__} has no test split. Give it a test/ folder, x_test and y_test, or test_size."
+            )
         return self._evaluation(*self._test)
+
+    @property
+    def has_test(self) -> bool:
+        """Whether there is a test split; reads it."""
+        self.setup("test")
+        return self._test is not None
 
     def predict_dataloader(self) -> Any:
         """The test split."""

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_perturb.core.checks import check_positive
+from lightning_perturb.checks import check_positive
 from lightning_perturb.data.base import Labels, PerturbationDataModule, hold_out
 
 

@@ -13,7 +13,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import CombinedLoader
 from torch import Tensor
 
-from lightning_perturb.core.checks import check_choice, check_positive
+from lightning_perturb.checks import check_choice, check_positive
 from lightning_perturb.core.needs import DataFacts, Needs
 from lightning_perturb.data.balanced import MetaSampler
 from lightning_perturb.data.imbalance import Imbalance
@@ -215,6 +215,12 @@ class DrawnDataModule(LightningDataModule):
 
     def _training_sampler(self, batch_size: int, drop_last: bool, shuffle: bool = True) -> EpochSampler:
         """The order of training batches, from where a resume goes on."""
+        overfit = getattr(self.trainer, "overfit_batches", 0)
+        if overfit:
+            raise ValueError(
+                f"overfit_batches={overfit} makes Lightning replace the sampler that knows epochs and ranks. "
+                f"Give {type(self).__name__} a train_size instead."
+            )
         resume, self._resume = self._resume or {}, None
         rank, world = self._ranks
         sampler = EpochSampler(
@@ -274,8 +280,10 @@ class DrawnDataModule(LightningDataModule):
         """Which batch comes next, and a name for the data."""
         if self.trainer is None or not self._drawn:
             return {}
-        loop: Any = self.trainer.fit_loop
-        epochs, batches = loop.epoch_progress.current, loop.epoch_loop.batch_progress
+        loop = self.trainer.fit_loop
+        # Any: their declared types lack the counters that they have
+        epochs: Any = loop.epoch_progress.current
+        batches: Any = loop.epoch_loop.batch_progress
         epoch = max(epochs.ready - 1, 0)
         # processed, not ready: a checkpoint that an exception writes may know a batch that was fetched but not trained
         batch = batches.current.processed

@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
-from lightning_perturb.core.checks import check_positive
+from lightning_perturb.checks import check_positive
 from lightning_perturb.data.augment import Augmentation, CropFlip
 from lightning_perturb.data.base import Labels, PerturbationDataModule
 
@@ -34,8 +34,8 @@ class ImageFolder(PerturbationDataModule):
 
     Every file is decoded once, resized so that its shorter side is ``size``, cropped in the centre, and kept in one
     array on disk, which is mapped into memory: large sets need no RAM (but workers that are spawned instead of forked,
-    as on macOS and Windows, are handed a copy). The array is made anew when a file is added, removed or changed. An image
-    that already is ``size`` x ``size`` is kept as it is.
+    as on macOS and Windows, are handed a copy). The array is made anew when a file is added, removed or changed. An
+    image that already is ``size`` x ``size`` is kept as it is.
 
     Args:
         root: Folder that holds ``train/<class>/*.png`` and ``test/<class>/*.png`` (also jpg, webp, bmp, tif, ppm), and

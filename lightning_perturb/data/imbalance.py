@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from lightning_perturb.core.checks import check_choice, check_rate
+from lightning_perturb.checks import check_choice, check_rate
 from lightning_perturb.data.labels import Labels, check_labels, choose_per_class, count_classes
 
 

@@ -6,7 +6,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from lightning_perturb.core.checks import check_positive
+from lightning_perturb.checks import check_positive
 from lightning_perturb.figures.style import COLORS, LINES, mark, plot
 from lightning_perturb.functional import (
     cross_entropy,

@@ -7,7 +7,7 @@ import math
 from torch import Tensor
 from torch.nn import functional as F
 
-from lightning_perturb.core.checks import check_range
+from lightning_perturb.checks import check_range
 from lightning_perturb.functional._arguments import check_ids, check_logits, upcast
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lightning_perturb.core.checks import check_range
+from lightning_perturb.checks import check_range
 from lightning_perturb.functional._arguments import check_ids, upcast
 from lightning_perturb.functional._precision import full_precision
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lightning_perturb.core.checks import check_positive, check_range
+from lightning_perturb.checks import check_positive, check_range
 from lightning_perturb.functional._arguments import check_ids, check_logits, upcast
 from lightning_perturb.functional._precision import full_precision
 from lightning_perturb.functional.cross_entropy import cross_entropy, logit_gradient, margin, probability_margin

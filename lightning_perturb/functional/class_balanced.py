@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from lightning_perturb.core.checks import check_range
+from lightning_perturb.checks import check_range
 from lightning_perturb.functional._arguments import check_ids, check_logits
 from lightning_perturb.functional._counts import check_counts
 from lightning_perturb.functional.cross_entropy import one_hot

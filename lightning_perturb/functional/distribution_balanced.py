@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lightning_perturb.core.checks import check_positive
+from lightning_perturb.checks import check_positive
 from lightning_perturb.functional._arguments import upcast
 from lightning_perturb.functional._counts import check_counts
 from lightning_perturb.functional._multi_hot import check_multi_hot

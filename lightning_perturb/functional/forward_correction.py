@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lightning_perturb.core.checks import check_range
+from lightning_perturb.checks import check_range
 from lightning_perturb.functional._arguments import check_ids, check_logits, upcast
 
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_perturb.core.checks import check_positive
+from lightning_perturb.checks import check_positive
 from lightning_perturb.functional._arguments import check_ids, check_logits, upcast
 from lightning_perturb.functional._classes import present_classes
 from lightning_perturb.functional._precision import full_precision

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from lightning_perturb.core.checks import check_positive
+from lightning_perturb.checks import check_positive
 from lightning_perturb.functional.cross_entropy import cross_entropy
 from lightning_perturb.functional.dlb import dlb_loss
 

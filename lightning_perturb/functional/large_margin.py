@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from lightning_perturb.core.checks import check_positive
+from lightning_perturb.checks import check_positive
 from lightning_perturb.functional._arguments import check_ids, upcast
 from lightning_perturb.functional._precision import full_precision
 

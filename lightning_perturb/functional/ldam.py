@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from lightning_perturb.core.checks import check_positive
+from lightning_perturb.checks import check_positive
 from lightning_perturb.functional._arguments import check_ids, check_logits, upcast
 from lightning_perturb.functional._counts import check_counts
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lightning_perturb.core.checks import check_choice, check_positive
+from lightning_perturb.checks import check_choice, check_positive
 from lightning_perturb.functional._arguments import check_ids, check_logits, upcast
 from lightning_perturb.functional.cross_entropy import logit_gradient
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from lightning_perturb.core.checks import check_choice, check_positive
+from lightning_perturb.checks import check_choice, check_positive
 from lightning_perturb.functional._arguments import check_ids, check_logits, upcast
 from lightning_perturb.functional._classes import present_classes
 from lightning_perturb.functional._counts import check_counts

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 
-from lightning_perturb.core.checks import check_positive
+from lightning_perturb.checks import check_positive
 
 
 def imbalance_errors(

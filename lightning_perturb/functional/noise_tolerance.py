@@ -14,7 +14,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from lightning_perturb.core.checks import check_positive, check_range
+from lightning_perturb.checks import check_positive, check_range
 from lightning_perturb.functional.js import js_loss
 
 Loss = Callable[[Tensor, Tensor], Tensor]

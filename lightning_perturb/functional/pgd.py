@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from lightning_perturb.core.checks import check_choice, check_positive
+from lightning_perturb.checks import check_choice, check_positive
 from lightning_perturb.functional.cross_entropy import cross_entropy
 
 

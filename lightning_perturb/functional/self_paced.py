@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from lightning_perturb.core.checks import check_positive, check_range
+from lightning_perturb.checks import check_positive, check_range
 from lightning_perturb.functional.cross_entropy import cross_entropy
 from lightning_perturb.functional.mixpert import hard_by_value, positive_perturbation
 

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_perturb.checks import check_positive
 from lightning_perturb.core import Batch, Coordinates, Needs, PerturbationModule
-from lightning_perturb.core.checks import check_positive
 from lightning_perturb.functional import cross_entropy, dlb_loss
 
 

@@ -5,8 +5,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from lightning_perturb.checks import check_choice, check_positive, check_range
 from lightning_perturb.core import Batch, Coordinates, Needs, PerturbationModule
-from lightning_perturb.core.checks import check_choice, check_positive, check_range
 from lightning_perturb.core.distributed import gather_rows, world_size
 from lightning_perturb.functional import logit_gradient, logpert, logpert_step
 
@@ -37,7 +37,6 @@ class LogPert(PerturbationModule):
     """
 
     coordinates = Coordinates.of("logit", "positive", "regularization", "sample")
-    paper = "tax"
 
     perturbation: Tensor
     velocity: Tensor
@@ -64,13 +63,20 @@ class LogPert(PerturbationModule):
         check_positive("inner_steps", inner_steps)
         if pert_lr is not None:
             check_positive("pert_lr", pert_lr)
-        if update == "exact" and pert_lr is not None:
-            raise ValueError(f"pert_lr={pert_lr} contradicts update='exact', which takes no step. Leave pert_lr away.")
-        if update == "joint" and (inner_steps != 1 or l1_solver != "subgradient"):
-            raise ValueError(
-                f"update='joint' is one subgradient step; inner_steps={inner_steps} and l1_solver={l1_solver!r} "
-                "contradict it. Use update='alternating' for them."
-            )
+        given = {
+            "pert_lr": (pert_lr, None, ("alternating", "joint")),
+            "pert_momentum": (pert_momentum, 0.9, ("joint",)),
+            "inner_steps": (inner_steps, 1, ("alternating",)),
+            "l1_solver": (l1_solver, "subgradient", ("alternating",)),
+            "l1_reduction": (l1_reduction, "sample_mean", ("alternating", "joint")),
+            "pert_lr_follows_schedule": (pert_lr_follows_schedule, True, ("alternating", "joint")),
+        }
+        for name, (value, default, updates) in given.items():
+            if value != default and update not in updates:
+                raise ValueError(
+                    f"{name}={value!r} contradicts update={update!r}, which does not use it. Leave {name} away, or use "
+                    f"update={' or '.join(map(repr, updates))}."
+                )
         self.lam = lam
         self.update = update
         self.pert_lr = pert_lr if pert_lr is not None else _STEP.get(update, 0.0)
@@ -128,6 +134,5 @@ class LogPert(PerturbationModule):
     def _rate(self) -> float:
         if not self.pert_lr_follows_schedule:
             return self.pert_lr
-        group = self.trainer.optimizers[0].param_groups[0]
-        first = group.get("initial_lr", group["lr"])
-        return self.pert_lr * (group["lr"] / first if first else 1.0)
+        rate: float = self.trainer.optimizers[0].param_groups[0]["lr"]
+        return self.pert_lr * (rate / self._first_rate if self._first_rate else 1.0)

@@ -4,8 +4,8 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from lightning_perturb.checks import check_choice, check_positive
 from lightning_perturb.core import Batch, Coordinates, PerturbationModule
-from lightning_perturb.core.checks import check_choice, check_positive
 from lightning_perturb.functional import mbls_penalty
 
 

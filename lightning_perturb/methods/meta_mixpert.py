@@ -5,8 +5,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from lightning_perturb.checks import check_choice, check_positive
 from lightning_perturb.core import Batch, Coordinates, MetaPerturbationModule
-from lightning_perturb.core.checks import check_choice, check_positive
 from lightning_perturb.core.distributed import gather_rows
 from lightning_perturb.functional import (
     cross_entropy,

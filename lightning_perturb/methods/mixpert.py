@@ -6,8 +6,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from lightning_perturb.checks import check_choice, check_positive, check_rate
 from lightning_perturb.core import Batch, Coordinates, Needs
-from lightning_perturb.core.checks import check_choice, check_positive, check_rate
 from lightning_perturb.core.distributed import gather_rows, rank, world_size
 from lightning_perturb.core.modes import evaluating
 from lightning_perturb.functional import (
@@ -45,7 +45,6 @@ class MixPert(PGDTraining):
     """
 
     coordinates = Coordinates.of(("feature", "logit"), ("positive", "negative"), "adversarial", "sample")
-    paper = "tax"
 
     last_loss: Tensor
     quantile: Tensor
@@ -65,6 +64,8 @@ class MixPert(PGDTraining):
         **kwargs: Any,
     ) -> None:
         check_positive("eps2", eps2, zero=True)
+        if "eps" in kwargs:
+            raise ValueError(f"eps={kwargs['eps']} is no argument of {type(self).__name__}: its radius is eps2.")
         super().__init__(*args, eps=eps2, **kwargs)
         check_positive("eta", eta, zero=True)
         check_rate("share", share)
@@ -79,6 +80,8 @@ class MixPert(PGDTraining):
             )
         if tau is not None:
             check_positive("tau", tau, zero=True)
+        if bounds == "per_sample" and tau == 0:
+            raise ValueError("tau=0 and bounds='per_sample' contradict each other: the bounds divide by tau.")
         if clean_weight and not eps2:
             raise ValueError(
                 f"clean_weight={clean_weight} weighs the clean loss of attacked samples, but eps2=0 attacks none. "
@@ -152,6 +155,8 @@ class MixPert(PGDTraining):
         # nullcontext keeps the mode: in train mode, a frozen batch norm stays frozen
         with torch.no_grad(), evaluating(self.net) if self.rank_mode == "eval" else nullcontext():
             loss = cross_entropy(self.run(self.net, clean), batch.y)
+        # older versions of PyTorch reuse the weights that autocast cast here, which carry no history
+        torch.clear_autocast_cache()
         hard, tau = self.hard_samples(loss)
         x = clean.clone()
         easy = ~hard

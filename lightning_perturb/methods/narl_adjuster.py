@@ -6,8 +6,8 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from lightning_perturb.checks import check_choice
 from lightning_perturb.core import Batch, Coordinates, MetaPerturbationModule
-from lightning_perturb.core.checks import check_choice
 from lightning_perturb.functional import adjust, gce_loss, js_loss, margin, polysoft_loss, sl_loss
 from lightning_perturb.nets import MetaMLP
 

@@ -5,8 +5,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from lightning_perturb.checks import check_choice, check_rate
 from lightning_perturb.core import Batch, Coordinates, PerturbationModule
-from lightning_perturb.core.checks import check_choice, check_rate
 from lightning_perturb.core.distributed import gather_rows
 from lightning_perturb.functional import (
     accumulate,
@@ -83,7 +83,6 @@ class MixBootstrapping(OnlineLabelSmoothing):
     """
 
     coordinates = Coordinates.of("label", ("positive", "negative"), "prior", ("sample", "category"))
-    paper = "tax"
 
     def __init__(
         self, *args: Any, alpha: float = 0.5, beta: float = 0.5, detach_target: bool = False, **kwargs: Any

@@ -5,8 +5,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from lightning_perturb.checks import check_choice, check_positive
 from lightning_perturb.core import Batch, Coordinates, PerturbationModule
-from lightning_perturb.core.checks import check_choice, check_positive
 from lightning_perturb.core.modes import evaluating
 from lightning_perturb.functional import pgd, uniform_start
 
@@ -19,7 +19,7 @@ class PGDTraining(PerturbationModule):
         step_size: Length of one step, in the same units.
         steps: Steps of the attack (the paper's code: 5).
         random_start: Start at a uniform point of the ball, drawn for each sample and epoch.
-        eps_space: ``pixel``: ``eps`` and ``step_size`` are pixel values, whatever the normalisation of the input.
+        eps_space: ``pixel``: the radius and ``step_size`` are pixel values, whatever the normalisation of the input.
             ``normalized``: they are units of the input as the network sees it (released code; about 4 times weaker).
         clip: Keep attacked images inside valid pixels (the released code does not).
         mean: Per-channel mean of the input's normalisation; None takes the data module's.
@@ -28,7 +28,6 @@ class PGDTraining(PerturbationModule):
     """
 
     coordinates = Coordinates.of("feature", "negative", "adversarial", "sample")
-    paper = "tax"
 
     def __init__(
         self,
@@ -58,6 +57,12 @@ class PGDTraining(PerturbationModule):
         self.clip = clip
         self.mean = mean
         self.std = std
+        self._pixels_checked: int | None = None
+
+    def setup(self, stage: str) -> None:
+        """Lets the first epoch that attacks look at the inputs."""
+        super().setup(stage)
+        self._pixels_checked = None
 
     def perturb_input(self, batch: Batch) -> Batch:
         """x + δ, attacked in evaluation mode."""
@@ -121,9 +126,11 @@ class PGDTraining(PerturbationModule):
         return x.new_tensor(mean).reshape(shape), x.new_tensor(std).reshape(shape)
 
     def _check_pixels(self, x: Tensor, low: Tensor, high: Tensor) -> None:
-        # one epoch sees every input; later epochs need not wait for the device
+        # one epoch sees every input; later ones need not wait for the device
         tolerance = 1e-3
-        if self.current_epoch == 0 and bool(((x < low - tolerance) | (x > high + tolerance)).any()):
+        if self._pixels_checked is None:
+            self._pixels_checked = self.current_epoch
+        if self._pixels_checked == self.current_epoch and bool(((x < low - tolerance) | (x > high + tolerance)).any()):
             raise ValueError(
                 f"clip=True expects pixels of [0, 1] normalised by mean and std, but the input reaches from "
                 f"{float(x.min()):.3g} to {float(x.max()):.3g}. Give mean= and std= of your normalisation, or set "

@@ -5,8 +5,8 @@ from typing import Any
 
 from torch import Tensor
 
+from lightning_perturb.checks import check_positive, check_range
 from lightning_perturb.core import Batch, Coordinates, PerturbationModule
-from lightning_perturb.core.checks import check_positive, check_range
 from lightning_perturb.functional import proselflc_target, trust
 
 

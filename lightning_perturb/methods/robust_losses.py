@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_perturb.checks import check_positive, check_range
 from lightning_perturb.core import Batch, Coordinates, Needs, PerturbationModule
-from lightning_perturb.core.checks import check_positive, check_range
 from lightning_perturb.functional import gce_loss, js_loss, mae_loss, polysoft_loss, rce_loss, sl_loss
 
 

@@ -5,8 +5,8 @@ from typing import Any
 
 from torch import Tensor
 
+from lightning_perturb.checks import check_positive
 from lightning_perturb.core import Coordinates
-from lightning_perturb.core.checks import check_positive
 from lightning_perturb.methods.mixpert import MixPert
 
 
@@ -24,7 +24,6 @@ class SelfPacedLogPert(MixPert):
     """
 
     coordinates = Coordinates.of("logit", "positive", "adversarial", "sample")
-    paper = "tax"
 
     def __init__(
         self,

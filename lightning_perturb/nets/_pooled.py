@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from torch import Tensor, nn
 
-from lightning_perturb.core.checks import check_positive
+from lightning_perturb.checks import check_positive
 
 
 class PooledNet(nn.Module):

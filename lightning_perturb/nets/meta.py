@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from lightning_perturb.core.checks import check_positive
+from lightning_perturb.checks import check_positive
 
 
 class MetaMLP(nn.Module):

@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from lightning_perturb.core.checks import check_positive
+from lightning_perturb.checks import check_positive
 from lightning_perturb.nets._blocks import PreActBlock
 from lightning_perturb.nets._pooled import PooledNet, conv3x3, stages
 

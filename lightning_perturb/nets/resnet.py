@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from lightning_perturb.core.checks import check_positive
+from lightning_perturb.checks import check_positive
 from lightning_perturb.nets._blocks import BasicBlock, ProjectionShortcut
 from lightning_perturb.nets._pooled import PooledNet, conv_norm_relu, stages
 

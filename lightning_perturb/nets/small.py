@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from lightning_perturb.core.checks import check_positive, check_rate
+from lightning_perturb.checks import check_positive, check_rate
 from lightning_perturb.nets._pooled import PooledNet, conv_norm_relu
 
 

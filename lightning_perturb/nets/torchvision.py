@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torchvision import models
 
-from lightning_perturb.core.checks import check_positive
+from lightning_perturb.checks import check_positive
 
 # with their auxiliary heads these models return tuples in training
 _WITHOUT_AUXILIARY_HEADS: dict[str, dict[str, bool | None]] = {

@@ -4,7 +4,7 @@ from functools import partial
 
 from torch import nn
 
-from lightning_perturb.core.checks import check_positive, check_rate
+from lightning_perturb.checks import check_positive, check_rate
 from lightning_perturb.nets._blocks import PreActBlock
 from lightning_perturb.nets._pooled import PooledNet, conv3x3, stages
 

@@ -1,3 +1,4 @@
+import itertools
 import math
 
 import numpy as np
@@ -6,8 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from lightning_perturb.callbacks import area_under_margin, forgetting, memorised, suggested_labels, suspect_scores
-from lightning_perturb.callbacks import dynamics
+from lightning_perturb.callbacks import (
+    area_under_margin,
+    dynamics,
+    forgetting,
+    memorised,
+    suggested_labels,
+    suspect_scores,
+)
 
 NAN = math.nan
 
@@ -52,7 +59,7 @@ def test_forgetting_sample_by_sample(predictions, label):
         elif not any(right):
             assert value == math.inf
         else:
-            assert value == sum(a and not b for a, b in zip(right, right[1:], strict=False))
+            assert value == sum(a and not b for a, b in itertools.pairwise(right))
 
 
 @settings(deadline=None, max_examples=60)

@@ -28,7 +28,9 @@ def test_every_method_file_trains(name):
 
 
 def test_every_method_has_a_file():
-    named = {(CONFIGS / "methods" / name).read_text().split("class_path: ", 1)[1].split()[0] for name in files("methods")}
+    named = {
+        (CONFIGS / "methods" / name).read_text().split("class_path: ", 1)[1].split()[0] for name in files("methods")
+    }
     assert named == {cls.__name__ for cls in subclasses() if cls.__module__.startswith("lightning_perturb.methods")}
     assert named == set(methods.__all__)
 
@@ -48,7 +50,7 @@ def test_every_other_data_file_builds_and_says_what_is_missing(name):
 
 
 def test_the_image_folder_file_says_what_is_missing():
-    with pytest.raises((FileNotFoundError, SystemExit, ValueError), match="train|root|2"):
+    with pytest.raises((FileNotFoundError, SystemExit, ValueError), match="train/"):
         main(["fit", "-c", str(CONFIGS / "data/image_folder.yaml"), *QUICK])
 
 

@@ -112,6 +112,12 @@ def test_the_epoch_is_fixed_when_the_iterator_is_made():
     assert {draw.epoch for draw in sampler} == {1}
 
 
+def test_a_trainer_that_knows_its_epoch_is_asked():
+    sampler = EpochSampler(positions_of(10), 4, current_epoch=lambda: 2)
+    sampler.set_epoch(7)
+    assert batches(sampler) == batches(EpochSampler(positions_of(10), 4, epoch=2))
+
+
 def test_an_empty_set_has_no_batches():
     assert batches(EpochSampler(positions_of(0), 4, world_size=3)) == []
     assert batches(EvaluationSampler(positions_of(0), 4, world_size=3)) == []

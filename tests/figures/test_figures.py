@@ -77,9 +77,7 @@ def test_contact_sheet_grey_values_are_not_stretched():
     assert figure.axes[0].images[0].get_clim() == (0, 255)
 
 
-@pytest.mark.parametrize(
-    ("shape", "names"), [((0, 3, 8, 8), 0), ((2, 8, 8), 2), ((2, 4, 8, 8), 2), ((2, 3, 8, 8), 1)]
-)
+@pytest.mark.parametrize(("shape", "names"), [((0, 3, 8, 8), 0), ((2, 8, 8), 2), ((2, 4, 8, 8), 2), ((2, 3, 8, 8), 1)])
 def test_contact_sheet_refuses(shape, names):
     with pytest.raises(ValueError, match="images"):
         contact_sheet(np.zeros(shape, dtype=np.uint8), ["a"] * names, ["a"] * names)

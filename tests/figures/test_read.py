@@ -48,7 +48,7 @@ def test_the_last_value_of_an_epoch_counts(tmp_path):
 
 @pytest.mark.parametrize("place", ["csv/version_0", "tb/version_0"])
 def test_unknown_metric_lists_the_known(run, place):
-    with pytest.raises(ValueError, match="name='acc' was not logged.*val/acc"):
+    with pytest.raises(ValueError, match=r"name='acc' was not logged.*val/acc"):
         read_metric(run[0] / place, "acc")
 
 

@@ -5,7 +5,7 @@ from typing import ClassVar, Literal
 import numpy as np
 import numpy.typing as npt
 
-from lightning_perturb.core.checks import check_choice
+from lightning_perturb.checks import check_choice
 from lightning_perturb.data.label_noise.base import Rated
 
 # the order in which the data set numbers them

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lightning_perturb.core.checks import check_rate
+from lightning_perturb.checks import check_rate
 from lightning_perturb.data.label_noise.base import LabelNoise
 from lightning_perturb.data.labels import Labels
 

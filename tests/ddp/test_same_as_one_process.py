@@ -1,0 +1,34 @@
+"""Two gloo ranks with batch B end where one process with batch 2B ends."""
+
+import pytest
+from testkit.cases import case_params
+from testkit.training import Recipe, different, fit, snapshot
+
+TWO = {"strategy": "ddp", "devices": 2}
+
+
+def run(recipe: Recipe) -> tuple[dict, dict]:
+    """What a rank ends with, and what it logged."""
+    trainer = fit(recipe)
+    return snapshot(trainer), {k: float(v) for k, v in trainer.callback_metrics.items()}
+
+
+def _without_random(state):
+    return {k: v for k, v in state.items() if not k.startswith(("random", "kept"))}
+
+
+@pytest.mark.parametrize(("method", "options"), case_params())
+def test_state_and_weights(method, options, ranks):
+    one = Recipe(
+        method, options, data={"augment": True, "val_size": 16, "samples": 112},
+        trainer={"precision": "64-true", "max_epochs": 2},
+    )  # fmt: skip
+    expected, logged = run(one)
+    (first, first_logged), (second, second_logged) = ranks(run, one.but(data={"batch_size": 8}, trainer=TWO))
+    assert different(_without_random(first), _without_random(second)) == [], "the ranks differ"
+    # single precision inside a method (bf16-safe softmax) leaves 1e-7
+    assert different(_without_random(expected), _without_random(first), tolerance=1e-6) == []
+    assert logged == pytest.approx(first_logged, abs=1e-6)
+    assert first_logged == second_logged
+    start = snapshot(fit(one.but(trainer={"max_epochs": 1, "limit_train_batches": 1})))
+    assert different(_without_random(start), _without_random(expected), tolerance=1e-3), "nothing was trained"

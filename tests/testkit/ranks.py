@@ -1,0 +1,166 @@
+"""Two processes with a gloo group between them, started once and used by every distributed test.
+
+Run as a script, this file is one of the two. Functions are sent by file and name, so a test module's own top-level
+functions work too; arguments and results are pickled.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import pickle
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
+from datetime import timedelta
+from multiprocessing.connection import Connection, Pipe
+from pathlib import Path
+from typing import Any
+
+# a rank that lost its partner in a collective is given this long to say so
+_GRACE = 3.0
+_STARTUP = 120.0
+
+
+class RankError(RuntimeError):
+    """A function failed on a rank; the message holds the ranks' tracebacks."""
+
+
+class Ranks:
+    """The pool."""
+
+    def __init__(self, size: int = 2) -> None:
+        self.size = size
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self._pipes: list[Connection] = []
+        self._logs: list[Any] = []
+
+    def __call__(self, function: Callable[..., Any], *args: Any, timeout: float = 60.0, **kwargs: Any) -> list[Any]:
+        """Runs ``function(*args, **kwargs)`` on every rank at once and returns the results in rank order.
+
+        Raises:
+            RankError: If a rank raises, dies or does not answer in time.
+        """
+        fresh = not self._processes
+        if fresh:
+            self._start()
+        path = sys.modules[function.__module__].__file__
+        order = pickle.dumps((str(path), function.__qualname__, args, kwargs))
+        for pipe in self._pipes:
+            pipe.send_bytes(order)
+        answers = self._collect(time.monotonic() + timeout + (_STARTUP if fresh else 0.0))
+        failed = {rank: text for rank, (ok, text) in enumerate(answers) if not ok}
+        if failed:
+            raise RankError("\n".join(f"rank {rank}:\n{text}" for rank, text in failed.items()))
+        return [value for _, value in answers]
+
+    def _collect(self, deadline: float) -> list[tuple[bool, Any]]:
+        answers: list[tuple[bool, Any] | None] = [None] * self.size
+        while None in answers:
+            for rank, pipe in enumerate(self._pipes):
+                if answers[rank] is not None:
+                    continue
+                try:
+                    if pipe.poll(0.02):
+                        answers[rank] = pickle.loads(pipe.recv_bytes())
+                except (EOFError, ConnectionError):
+                    answers[rank] = (False, f"died.\n{self._log(rank)}")
+                answer = answers[rank]
+                if answer is not None and not answer[0]:
+                    deadline = min(deadline, time.monotonic() + _GRACE)
+            if time.monotonic() > deadline:
+                break
+        if None in answers or any(process.poll() is not None for process in self._processes):
+            # a silent rank may sit in a collective for ever: the next call starts afresh
+            logs = [self._log(rank) for rank in range(self.size)]
+            self.close()
+            answers = [a or (False, f"did not answer in time.\n{logs[r]}") for r, a in enumerate(answers)]
+        return [a for a in answers if a is not None]
+
+    def _start(self) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        for rank in range(self.size):
+            ours, theirs = Pipe()
+            log = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the pool is
+            environment = os.environ | {
+                # LOCAL_RANK tells Lightning that processes are there already
+                "LOCAL_RANK": str(rank),
+                "NODE_RANK": "0",
+                "RANK": str(rank),
+                "WORLD_SIZE": str(self.size),
+                "MASTER_ADDR": "127.0.0.1",
+                "MASTER_PORT": str(port),
+                "GLOO_SOCKET_IFNAME": "lo",
+                "OMP_NUM_THREADS": "1",
+                "CUDA_VISIBLE_DEVICES": "",
+                "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry),
+            }
+            command = [sys.executable, __file__, str(theirs.fileno())]
+            self._processes.append(
+                subprocess.Popen(command, env=environment, pass_fds=(theirs.fileno(),), stdout=log, stderr=log)
+            )
+            theirs.close()
+            self._pipes.append(ours)
+            self._logs.append(log)
+
+    def _log(self, rank: int) -> str:
+        self._logs[rank].seek(0)
+        return self._logs[rank].read().decode(errors="replace")[-4000:]  # type: ignore[no-any-return]
+
+    def close(self) -> None:
+        """Ends both processes."""
+        for pipe in self._pipes:
+            pipe.close()
+        for process in self._processes:
+            try:
+                # the closed pipe is their sign to leave
+                process.wait(timeout=2.0)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        for log in self._logs:
+            log.close()
+        self._processes, self._pipes, self._logs = [], [], []
+
+
+def _function(path: str, name: str) -> Callable[..., Any]:
+    alias = f"_of_ranks_{Path(path).stem}_{abs(hash(path))}"
+    for known in [m for m in sys.modules.values() if getattr(m, "__file__", None) == path]:
+        if known.__name__ != "__main__":
+            return getattr(known, name)  # type: ignore[no-any-return]
+    spec = importlib.util.spec_from_file_location(alias, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[alias] = module
+    spec.loader.exec_module(module)
+    return getattr(module, name)  # type: ignore[no-any-return]
+
+
+def _serve(pipe: Connection) -> None:
+    import torch
+    import torch.distributed as dist
+
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", timeout=timedelta(seconds=60))
+    while True:
+        try:
+            path, name, args, kwargs = pickle.loads(pipe.recv_bytes())
+        except EOFError:
+            # the pool was closed; taking the group down in order would wait for the partner
+            os._exit(0)
+        try:
+            answer = (True, _function(path, name)(*args, **kwargs))
+        except BaseException:
+            answer = (False, traceback.format_exc())
+        pipe.send_bytes(pickle.dumps(answer))
+
+
+if __name__ == "__main__":
+    _serve(Connection(int(sys.argv[1])))

@@ -1,0 +1,202 @@
+"""Tiny real trainings: a recipe in, a whole fit, everything that a resume must restore out."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import Callback, LightningDataModule, Trainer, seed_everything
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import Tensor, nn
+
+from lightning_perturb.core import PerturbationModule
+from lightning_perturb.data import Arrays, CropFlip, Symmetric
+from lightning_perturb.nets import MLP
+
+CLASSES = 10
+EPOCHS = 3
+
+logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+
+
+class TinyConv(nn.Module):
+    """Two convolutions, without or with batch norm and dropout."""
+
+    def __init__(self, num_classes: int = CLASSES, norm: bool = False, dropout: float = 0.0, channels: int = 1) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(channels, 4, 3, padding=1), nn.BatchNorm2d(4) if norm else nn.Identity(), nn.ReLU(),
+            nn.Conv2d(4, 8, 3, stride=2, padding=1), nn.ReLU(), nn.Dropout(dropout), nn.Flatten(),
+        )  # fmt: skip
+        self.head = nn.Linear(128, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.body(x))
+
+
+NETS: dict[str, Callable[[], nn.Module]] = {
+    "mlp": lambda: MLP(CLASSES, 64, (16,)),
+    "dropout": lambda: MLP(CLASSES, 64, (16,), dropout=0.3),
+    "conv": TinyConv,
+    "conv-norm-dropout": lambda: TinyConv(norm=True, dropout=0.3),
+}
+
+
+def sgd(params: Any) -> torch.optim.Optimizer:
+    return torch.optim.SGD(params, lr=0.2, momentum=0.9)
+
+
+def adam(params: Any) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(params, lr=0.01)
+
+
+def decaying(optimizer: torch.optim.Optimizer) -> Any:
+    return torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.7)
+
+
+@functools.lru_cache
+def digits() -> tuple[Tensor, Tensor]:
+    """All digits, uint8 ``[1797, 1, 8, 8]``, and labels; parsed once a process."""
+    from sklearn.datasets import load_digits
+
+    images, labels = load_digits(return_X_y=True)
+    return torch.from_numpy(np.round(images * (255 / 16)).astype(np.uint8)).reshape(-1, 1, 8, 8), torch.from_numpy(
+        labels
+    )
+
+
+def tiny_data(
+    samples: int = 96, test_samples: int = 50, noise: float = 0.4, augment: bool = False, **options: Any
+) -> Arrays:
+    """Real digits with flipped labels in the package's own data module."""
+    x, y = digits()
+    last = len(x) - test_samples
+    return Arrays(
+        x[:samples], y[:samples], x[last:], y[last:], num_classes=CLASSES,
+        label_noise=Symmetric(noise) if noise else None, augment=CropFlip(1, flip=False) if augment else False,
+        **{"batch_size": 16, **options},
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One training, in words that travel to another process."""
+
+    method: type[PerturbationModule]
+    options: dict[str, Any] = field(default_factory=dict)
+    net: str = "mlp"
+    data: dict[str, Any] = field(default_factory=dict)
+    trainer: dict[str, Any] = field(default_factory=dict)
+
+    def but(self, **changes: Any) -> Recipe:
+        """With dicts merged and the rest replaced."""
+        merged = {k: {**getattr(self, k), **v} if isinstance(v, dict) else v for k, v in changes.items()}
+        return replace(self, **merged)
+
+
+def trainer_of(**options: Any) -> Trainer:
+    quiet: dict[str, Any] = {
+        "accelerator": "cpu", "devices": 1, "max_epochs": EPOCHS, "logger": False,
+        "enable_checkpointing": any(isinstance(c, ModelCheckpoint) for c in options.get("callbacks", ())),
+        "enable_progress_bar": False, "enable_model_summary": False, "num_sanity_val_steps": 0,
+    }  # fmt: skip
+    return Trainer(**{**quiet, **options})
+
+
+def module_of(recipe: Recipe) -> PerturbationModule:
+    options = {"optimizer": sgd, "lr_scheduler": decaying, **recipe.options}
+    return recipe.method(NETS[recipe.net](), CLASSES, **options)
+
+
+def fit(
+    recipe: Recipe,
+    *,
+    seed: int = 0,
+    callbacks: Sequence[Callback] = (),
+    ckpt_path: str | Path | None = None,
+    data: LightningDataModule | None = None,
+) -> Trainer:
+    """Trains; the module is ``trainer.lightning_module``."""
+    seed_everything(seed, verbose=False)
+    module = module_of(recipe)
+    trainer = trainer_of(callbacks=list(callbacks), **recipe.trainer)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*callbacks used when the checkpoint was created.*")
+        warnings.filterwarnings("ignore", ".*does not have many workers.*")
+        warnings.filterwarnings("ignore", ".*ModelCheckpoint.*")
+        trainer.fit(module, datamodule=data or tiny_data(**recipe.data), ckpt_path=ckpt_path)
+    return trainer
+
+
+def resume(recipe: Recipe, path: str | Path, **kwargs: Any) -> Trainer:
+    """Trains on from a checkpoint; what a start draws is drawn otherwise, so that nothing restores itself."""
+    return fit(recipe, seed=kwargs.pop("seed", 987), ckpt_path=path, **kwargs)
+
+
+def snapshot(trainer: Trainer) -> dict[str, Tensor]:
+    """Weights, buffers, optimizer state, rates and random state, flat and copied."""
+    module = trainer.lightning_module
+    found: dict[str, Tensor] = {f"module/{k}": v.detach().clone() for k, v in module.state_dict().items()}
+    _flatten("kept", dict(module._rank_tensors), found)
+    _flatten("optimizer", trainer.optimizers[0].state_dict(), found)
+    if trainer.lr_scheduler_configs:
+        _flatten("scheduler", trainer.lr_scheduler_configs[0].scheduler.state_dict(), found)
+    found["random/torch"] = torch.get_rng_state()
+    found["steps"] = torch.tensor([trainer.global_step, trainer.current_epoch])
+    return found
+
+
+def _flatten(prefix: str, value: Any, into: dict[str, Tensor]) -> None:
+    if isinstance(value, Tensor):
+        into[prefix] = value.detach().clone()
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            _flatten(f"{prefix}/{key}", item, into)
+    elif isinstance(value, (list, tuple)):
+        for key, item in enumerate(value):
+            _flatten(f"{prefix}/{key}", item, into)
+    elif isinstance(value, (int, float)):
+        into[prefix] = torch.tensor(value, dtype=torch.float64)
+
+
+def different(one: dict[str, Tensor], other: dict[str, Tensor], tolerance: float = 0.0) -> list[str]:
+    """Names whose tensors differ; NaN equals NaN. An empty list says: the same."""
+    names = sorted(one.keys() ^ other.keys())
+    for name in sorted(one.keys() & other.keys()):
+        a, b = one[name], other[name]
+        same = a.shape == b.shape and a.dtype == b.dtype
+        if same and a.is_floating_point():
+            same = torch.allclose(a, b, rtol=tolerance, atol=tolerance, equal_nan=True)
+        elif same:
+            same = torch.equal(a, b)
+        if not same:
+            names.append(name)
+    return names
+
+
+class Saves(ModelCheckpoint):
+    """A ModelCheckpoint that may stand beside others of its kind."""
+
+    def __init__(self, folder: str | Path, name: str, **options: Any) -> None:
+        self._name = name
+        super().__init__(folder, filename=f"{name}-{{step}}", save_top_k=-1, **options)
+
+    @property
+    def state_key(self) -> str:
+        return f"{super().state_key}/{self._name}"
+
+
+def all_moments(folder: str | Path, every: int = 4) -> list[Callback]:
+    """Checkpoints inside epochs, at the end of training epochs, and after validation."""
+    return [
+        Saves(folder, "batch", every_n_train_steps=every),
+        Saves(folder, "epoch", save_on_train_epoch_end=True),
+        Saves(folder, "validation", save_on_train_epoch_end=False),
+    ]
