@@ -155,18 +155,22 @@ class Contender:
         self.optimizer = torch.optim.SGD(self.module.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
         counts = np.full(CLASSES, SAMPLES // CLASSES)
         self.trainer = SimpleNamespace(
-            # not the first epoch, in which inputs are checked
             current_epoch=1,
             global_step=0,
             max_epochs=100,
             estimated_stepping_batches=100_000,
             world_size=1,
+            precision="32-true",
+            log_every_n_steps=50,
             optimizers=[self.optimizer],
             datamodule=SimpleNamespace(facts=DataFacts(SAMPLES, CLASSES, counts, MEAN, STD)),
         )
         self.module._trainer = self.trainer  # type: ignore[assignment]
         setattr(self.module, "log", _ignore)  # noqa: B010 - logging belongs to the loop
         self.module.setup("fit")
+        if isinstance(self.module, methods.PGDTraining):
+            # not the first epoch of attacks, in which inputs are checked
+            self.module._pixels_checked = 0
         self.module.to(options.device)
 
     def step(self, batch: Batch) -> None:
