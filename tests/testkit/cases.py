@@ -45,7 +45,7 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
 
 def methods() -> list[type[PerturbationModule]]:
     """Every concrete method that the package ships."""
-    found = [cls for cls in subclasses() if cls.__module__.startswith("lightning_perturb.")]
+    found = [cls for cls in subclasses() if cls.__module__.startswith("lightning_perturb.methods")]
     return sorted(found, key=lambda cls: cls.__name__)
 
 
