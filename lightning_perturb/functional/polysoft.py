@@ -32,7 +32,8 @@ def polysoft_loss(logits: Tensor, target: Tensor, lam: float | Tensor, d: float 
     d = hyperparameter("d", d, loss, 1.0, open_low=True, open_high=True)
     share = loss / lam
     # one rounding error below 1 the power is 0 already, and its logarithm is still finite
-    inside = share < 1 - torch.finfo(loss.dtype).eps
+    # negated, so that a NaN stays one
+    inside = ~(share >= 1 - torch.finfo(loss.dtype).eps)
     log_rest = torch.where(inside, -share, 0.0).log1p()
     risen = torch.where(inside, -(d / (d - 1) * log_rest).expm1(), 1.0)
     return (d - 1) * lam / d * risen

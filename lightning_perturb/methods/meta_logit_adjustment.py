@@ -34,7 +34,7 @@ class MetaLogitAdjustment(MetaPerturbationModule):
                     f"class_counts={class_counts} must be {self.num_classes} numbers of samples above 0, one for each "
                     "class."
                 )
-            self.class_counts.copy_(torch.tensor(class_counts))
+        self._given_counts = class_counts
         self.add_meta("tau", torch.full((self.num_classes,), float(tau)))
 
     def perturb_logits(self, logits: Tensor, outputs: dict[str, Tensor], batch: Batch) -> Tensor:
@@ -44,6 +44,8 @@ class MetaLogitAdjustment(MetaPerturbationModule):
     def setup(self, stage: str) -> None:
         """As in the base; checks that the class prior is known."""
         super().setup(stage)
+        if self._given_counts is not None:
+            self.class_counts.copy_(torch.tensor(self._given_counts))
         if stage == "fit" and not self.class_counts.any():
             raise ValueError(
                 f"{type(self).__name__} needs the number of training samples of each class. Use a lightning_perturb "

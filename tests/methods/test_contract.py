@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Callback, seed_everything
+from lightning.pytorch.utilities import CombinedLoader
 from testkit.cases import case_params, method_params, methods
 from testkit.training import CLASSES, NETS, Recipe, TinyConv, digits, fit, sgd, snapshot, tiny_data, trainer_of
 from torch import nn
@@ -21,6 +22,9 @@ IMAGES = {"trainer": {"max_epochs": 2}, "net": "conv"}
 
 def build(method, options: dict[str, Any] | None = None, net: nn.Module | None = None, classes: int = CLASSES):
     seed_everything(0, verbose=False)
+    if method is lightning_perturb.methods.MetaLogitAdjustment:
+        # a user's own loader does not tell them
+        options = {"class_counts": [10] * classes, **(options or {})}
     # a user's own loader gives pixels that are not normalised
     return method(net or NETS["mlp"](), classes, optimizer=sgd, **(options or {}))
 
@@ -50,7 +54,13 @@ class Served(Dataset):
         return {"image": x, "label": self.y[i], "index": i, "weight": torch.tensor(1.0)}
 
 
+def with_meta(module, loader):
+    """What a method that learns from clean samples is served."""
+    return CombinedLoader({"train": loader, "meta": loader}, "min_size") if module.needs.meta else loader
+
+
 def train(module, loader, **trainer):
+    loader = with_meta(module, loader)
     runner = trainer_of(**{"max_epochs": 2, **trainer})
     runner.fit(module, loader)
     return runner
@@ -142,13 +152,14 @@ def test_what_a_step_tells_recorders(method, options):
         def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
             told.append(outputs | {"batch": batch})
 
-    fit(Recipe(method, options, trainer={"max_epochs": 1}), callbacks=[Recorder()])
+    module = fit(Recipe(method, options, trainer={"max_epochs": 1}), callbacks=[Recorder()]).lightning_module
     assert len(told) == 6
     for step in told:
         assert step["logits"].shape == (16, CLASSES)
         assert not step["logits"].requires_grad
-        assert torch.equal(step["y"], step["batch"].y)
-        assert torch.equal(step["index"], step["batch"].index)
+        batch = step["batch"]["train"] if module.needs.meta else step["batch"]
+        assert torch.equal(step["y"], batch.y)
+        assert torch.equal(step["index"], batch.index)
         if "perturbation_norm" in step:
             assert step["perturbation_norm"].shape == (16,)
             assert bool((step["perturbation_norm"] >= 0).all())
@@ -160,6 +171,9 @@ def test_a_plain_loader_works_or_names_what_is_missing(method, options):
     needs = build(method, options).needs
     x, y = pixels()
     loader = DataLoader(TensorDataset(x, y), 16)
+    if needs.meta:
+        with pytest.raises(ValueError, match=rf"{method.__name__} learns from clean meta samples.*meta_size"):
+            trainer_of(max_epochs=1).fit(build(method, options), loader)
     if needs.views > 1:
         with pytest.raises(
             ValueError, match=rf"{method.__name__} needs {needs.views} augmented views .* the batch has 1"
@@ -332,7 +346,12 @@ def test_steps_in_one_epoch_begin_it_once(method):
     begun = []
     start = module.start_epoch
     module.start_epoch = lambda: (begun.append(module.current_epoch), start())[1]
-    trainer_of(max_epochs=2, accumulate_grad_batches=2, val_check_interval=0.5).fit(module, tiny_data(val_size=16))
+    runner = trainer_of(max_epochs=2, accumulate_grad_batches=2, val_check_interval=0.5)
+    if module.needs.meta:
+        with pytest.raises(ValueError, match=rf"accumulate_grad_batches=2.*{method.__name__}"):
+            runner.fit(module, tiny_data(val_size=16))
+        return
+    runner.fit(module, tiny_data(val_size=16))
     assert begun == [0, 1]
 
 
@@ -393,6 +412,9 @@ def test_tokenised_text_trains_or_is_refused_by_name(method, options):
         }
         for i in range(32)
     ]
+    if build(method, options).needs.meta:
+        # the bag of embeddings has neither a forward rule nor a second derivative
+        options = {**options, "engine": "central"}
     module = build(method, options, net=Tokens())
     loader = DataLoader(samples, 8)
     if isinstance(module, lightning_perturb.methods.PGDTraining) and module.eps:

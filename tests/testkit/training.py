@@ -72,16 +72,20 @@ def digits() -> tuple[Tensor, Tensor]:
     )
 
 
+META = 20
+
+
 def tiny_data(
     samples: int = 96, test_samples: int = 50, noise: float = 0.4, augment: bool = False, **options: Any
 ) -> Arrays:
-    """Real digits with flipped labels in the package's own data module."""
+    """Real digits with flipped labels in the package's own data module; twenty more are the clean meta set."""
     x, y = digits()
     last = len(x) - test_samples
+    samples += META
     return Arrays(
         x[:samples], y[:samples], x[last:], y[last:], num_classes=CLASSES,
         label_noise=Symmetric(noise) if noise else None, augment=CropFlip(1, flip=False) if augment else False,
-        **{"batch_size": 16, **options},
+        **{"batch_size": 16, "meta_size": META, **options},
     )  # fmt: skip
 
 
