@@ -30,7 +30,7 @@ class MetaLogitAdjustment(MetaPerturbationModule):
         super().__init__(*args, **kwargs)
         if class_counts is not None and (len(class_counts) != self.num_classes or min(class_counts) < 1):
             raise ValueError(
-                f"class_counts={class_counts} must be {self.num_classes} numbers of samples above 0, one for each class."
+                f"class_counts={class_counts} must be {self.num_classes} numbers of samples above 0, one a class."
             )
         self._given_counts = class_counts
         self.add_meta("tau", torch.full((self.num_classes,), float(tau)))
