@@ -6,6 +6,7 @@ import torch
 from speed import PLAIN, Contender, Options, Passes, Row, contenders, counted, make_batches
 
 from lightning_perturb import methods
+from lightning_perturb.core.meta import MetaPerturbationModule
 
 SMALL = Options(net="ConvNet", batch=8)
 
@@ -20,7 +21,9 @@ def passes_of(name, steps=2, **arguments):
 
 
 def test_every_method_is_found():
-    assert set(methods.__all__) <= set(contenders())
+    # methods on a second stream of batches are timed by bilevel.py
+    plain = {name for name in methods.__all__ if not issubclass(getattr(methods, name), MetaPerturbationModule)}
+    assert plain <= set(contenders())
     assert next(iter(contenders())) == PLAIN
 
 
