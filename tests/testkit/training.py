@@ -72,20 +72,22 @@ def digits() -> tuple[Tensor, Tensor]:
     )
 
 
-META = 20
+def meta_of(module: PerturbationModule) -> dict[str, int]:
+    """The data options of a method that learns from clean samples; none for others."""
+    return {"meta_size": 20} if module.needs.meta else {}
 
 
 def tiny_data(
     samples: int = 96, test_samples: int = 50, noise: float = 0.4, augment: bool = False, **options: Any
 ) -> Arrays:
-    """Real digits with flipped labels in the package's own data module; twenty more are the clean meta set."""
+    """Real digits with flipped labels in the package's own data module; a meta set comes on top of the samples."""
     x, y = digits()
     last = len(x) - test_samples
-    samples += META
+    samples += options.get("meta_size", 0)
     return Arrays(
         x[:samples], y[:samples], x[last:], y[last:], num_classes=CLASSES,
         label_noise=Symmetric(noise) if noise else None, augment=CropFlip(1, flip=False) if augment else False,
-        **{"batch_size": 16, "meta_size": META, **options},
+        **{"batch_size": 16, **options},
     )  # fmt: skip
 
 
@@ -135,7 +137,8 @@ def fit(
         warnings.filterwarnings("ignore", ".*callbacks used when the checkpoint was created.*")
         warnings.filterwarnings("ignore", ".*does not have many workers.*")
         warnings.filterwarnings("ignore", ".*ModelCheckpoint.*")
-        trainer.fit(module, datamodule=data or tiny_data(**recipe.data), ckpt_path=ckpt_path)
+        served = data or tiny_data(**{**meta_of(module), **recipe.data})
+        trainer.fit(module, datamodule=served, ckpt_path=ckpt_path)
     return trainer
 
 
