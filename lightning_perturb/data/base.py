@@ -84,13 +84,16 @@ class PerturbationDataModule(DrawnDataModule):
             self._val = self.read("val")
             if self._val is not None:
                 check_labels(self._val[1], self.num_classes)
-            if self._val is not None and self.val_size:
+            if self._val is not None and (self.val_size or self.meta_labels == "validate"):
+                asking = f"val_size={self.val_size}" if self.val_size else "meta_labels='validate'"
                 raise ValueError(
-                    f"val_size={self.val_size} asks for a validation split, but {type(self).__name__} found one in the "
-                    "data. Set val_size to 0, or move the folder away."
+                    f"{asking} asks for a validation split, but {type(self).__name__} found one in the data. Set "
+                    "val_size to 0 and meta_labels to drop or merge, or move the folder away."
                 )
             self._draw(train[1], partial(_rows, train[0]))
             self._train = train
+        if self._drawn:
+            self._hand_out_meta()
         if stage in (None, "test", "predict") and self._test is None:
             self._test = self.read("test")
             if self._test is not None:

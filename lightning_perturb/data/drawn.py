@@ -36,6 +36,9 @@ class DrawnDataModule(LightningDataModule):
         val_labels: ``given``: validation labels are as noisy as training labels. ``clean``: true labels, an advantage
             that most published baselines do not have.
         meta_size: Clean samples, balanced over classes, carved from the training set for meta-learning.
+        meta_labels: What a method that does not learn from them gets of the clean samples. ``drop``: nothing, all
+            methods train on the same samples. ``merge``: it trains on them too, with their true labels. ``validate``:
+            they are its validation set.
         meta_batch_size: Samples in a meta batch, on each device; None takes the size of training batches.
         train_size: Keep this many training samples (a share below 1 or a count), in proportion to the classes; None
             keeps all.
@@ -53,6 +56,7 @@ class DrawnDataModule(LightningDataModule):
         val_size: float = 0.0,
         val_labels: Literal["given", "clean"] = "given",
         meta_size: int = 0,
+        meta_labels: Literal["drop", "merge", "validate"] = "drop",
         meta_batch_size: int | None = None,
         train_size: float | None = None,
         seed: int = 0,
@@ -63,6 +67,12 @@ class DrawnDataModule(LightningDataModule):
         if meta_batch_size is not None:
             check_positive("meta_batch_size", meta_batch_size)
         check_choice("val_labels", val_labels, ("given", "clean"))
+        check_choice("meta_labels", meta_labels, ("drop", "merge", "validate"))
+        if meta_labels == "validate" and val_size:
+            raise ValueError(
+                f"meta_labels='validate' and val_size={val_size} both ask for a validation set. Set val_size to 0, or "
+                "meta_labels to drop or merge."
+            )
         if train_size is not None:
             check_positive("train_size", train_size)
         self.label_noise = label_noise
@@ -70,6 +80,7 @@ class DrawnDataModule(LightningDataModule):
         self.val_size = val_size
         self.val_labels = val_labels
         self.meta_size = meta_size
+        self.meta_labels = meta_labels
         self.meta_batch_size = meta_batch_size
         self.train_size = train_size
         self.seed = seed
@@ -141,9 +152,21 @@ class DrawnDataModule(LightningDataModule):
                 index=noisy,
                 total=len(labels),
             )
-        self.train_index, self.val_index, self.meta_index = rest, val, meta
+        self._splits = rest, val, meta
         self.true_labels, self.given_labels = labels, given
         self._drawn = True
+        self._hand_out_meta()
+
+    def _hand_out_meta(self) -> None:
+        """Says which samples train, validate and are meta samples for the method that the trainer has now."""
+        self.train_index, self.val_index, self.meta_index = self._splits
+        if self.trainer is None or self._needs_meta or self.meta_labels == "drop":
+            return
+        if self.meta_labels == "merge":
+            self.train_index = np.sort(np.concatenate([self.train_index, self.meta_index]))
+        else:
+            self.val_index = self.meta_index
+        self.meta_index = self.meta_index[:0]
 
     # what was drawn -----------------------------------------------------------------------------------------------
 

@@ -64,7 +64,7 @@ class Wrap(DrawnDataModule):
             None where inputs are not normalised pixels.
         std: Per-channel standard deviation that they divide by, likewise.
         **kwargs: Arguments of :class:`~lightning_perturb.data.DrawnDataModule`: label_noise, imbalance, val_size,
-            val_labels, meta_size, meta_batch_size, train_size, seed.
+            val_labels, meta_size, meta_labels, meta_batch_size, train_size, seed.
 
     Raises:
         ValueError: If the data module cannot be wrapped, or arguments contradict each other or it. In ``setup``: if the
@@ -115,10 +115,11 @@ class Wrap(DrawnDataModule):
             )
         if not is_overridden("train_dataloader", datamodule):
             raise ValueError(f"datamodule={name} has no train_dataloader, so there is nothing to corrupt. Define it.")
-        if self.val_size and is_overridden("val_dataloader", datamodule):
+        if self._carves_val and is_overridden("val_dataloader", datamodule):
+            asking = f"val_size={self.val_size}" if self.val_size else "meta_labels='validate'"
             raise ValueError(
-                f"val_size={self.val_size} asks for a validation split, but {name} has a val_dataloader. Set val_size "
-                "to 0, or remove that loader."
+                f"{asking} asks for a validation split, but {name} has a val_dataloader. Set val_size to 0 and "
+                "meta_labels to drop or merge, or remove that loader."
             )
 
     def _show_overridden_hooks(self) -> None:
@@ -127,11 +128,15 @@ class Wrap(DrawnDataModule):
         for name in _EVALUATION:
             if is_overridden(name, self.datamodule):
                 setattr(self, name, getattr(self.datamodule, name))
-        if self.val_size:
+        if self._carves_val:
             self.val_dataloader = self._carved_val_dataloader  # type: ignore[method-assign]
         if self._transfers:
             for name in _TRANSFER:
                 setattr(self, name, partial(self._pass_on, name))
+
+    @property
+    def _carves_val(self) -> bool:
+        return bool(self.val_size) or self.meta_labels == "validate"
 
     # what the wrapped module says ---------------------------------------------------------------------------------
 
@@ -191,10 +196,12 @@ class Wrap(DrawnDataModule):
     def setup(self, stage: str | None = None) -> None:
         """Sets the wrapped module up, once for each stage, and draws splits and labels, once."""
         anew = self._setup_wrapped(stage)
-        if stage == "validate" and self.val_size:
+        if stage == "validate" and self._carves_val:
             anew = self._setup_wrapped("fit")
         elif stage not in (None, "fit"):
             return
+        if self._drawn:
+            self._hand_out_meta()
         if anew or not self._drawn:
             before = self.checksum if self._drawn else None
             self._read_and_draw()
@@ -252,8 +259,8 @@ class Wrap(DrawnDataModule):
         return self._with_meta(training, sampler, lambda meta: self._loader(meta, self.true_labels))
 
     def _carved_val_dataloader(self) -> Any:
-        """Batches of the validation split that ``val_size`` carved, in index order."""
-        return self._in_order(self.val_index, self._val_labels)
+        """Batches of the validation split that was carved, in index order."""
+        return self._in_order(self.val_index, self._val_labels) if len(self.val_index) else []
 
     def score_dataloader(self) -> Any:
         """The training split in index order, with given labels, for scores and reports.
