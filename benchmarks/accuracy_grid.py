@@ -22,7 +22,7 @@ _KEYS = {
     "title", "include", "num_classes", "data", "nets", "methods", "trainer", "seeds", "test_every", "baseline", "paper",
 }  # fmt: skip
 # arguments that take a maker of objects instead of an object
-_MAKERS = ("optimizer", "lr_scheduler")
+_MAKERS = ("optimizer", "lr_scheduler", "meta_optimizer")
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,8 @@ def read_grid(path: str | Path) -> Grid:
 
     Args:
         path: The YAML file. ``include`` names files beside it that it is merged over, key by key. Under
-            ``data.columns``, ``nets`` and ``methods.rows`` a null takes an entry away that an included file has.
+            ``data.columns``, ``nets`` and ``methods.rows`` a null takes an entry away that an included file has;
+            ``methods.only`` names the rows that are kept, in their order.
 
     Raises:
         ValueError: If a key is unknown or missing, or names something that the grid does not have.
@@ -172,8 +173,12 @@ def _columns(tree: Spec) -> Iterator[tuple[str, str, Spec, Spec]]:
 
 def _rows(tree: Spec, path: Path) -> Iterator[tuple[str, str, Spec, Spec, dict[str, Spec]]]:
     base = tree["methods"].get("base", {})
-    for name, entry in _entries(tree["methods"]["rows"]).items():
-        spec = dict(entry)
+    entries = _entries(tree["methods"]["rows"])
+    only = tree["methods"].get("only", list(entries))
+    for name in only:
+        if name not in entries:
+            raise ValueError(f"{path}: methods.only names {name!r}, which is no row. Rows: {', '.join(entries)}.")
+        spec = dict(entries[name])
         search, by_data = spec.pop("search", None) or {}, spec.pop("by_data", None) or {}
         for data_name in by_data:
             # columns that this grid takes away may be named, since several grids share their rows

@@ -130,6 +130,15 @@ def test_includes(grid_file):
     assert (run.row, run.column, run.seed) == ("CrossEntropy", "noisy", 7)
 
 
+def test_only_keeps_the_rows_that_it_names(grid_file):
+    over = grid_file.with_name("over.yaml")
+    over.write_text("include: tiny.yaml\nmethods: {only: [CrossEntropy]}\n")
+    assert read_grid(over).rows == ["CrossEntropy"]
+    over.write_text("include: tiny.yaml\nmethods: {only: [Nobody]}\n")
+    with pytest.raises(ValueError, match=r"methods\.only names 'Nobody'"):
+        read_grid(over)
+
+
 def test_another_class_takes_none_of_the_old_arguments():
     old = {"class_path": "a.A", "init_args": {"rate": 1, "x": 2}}
     assert merge(old, {"class_path": "b.B", "init_args": {"rate": 3}}) == {
