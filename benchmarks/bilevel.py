@@ -5,10 +5,11 @@ median over rounds of (time of the contender) / (time of the plain step in the s
 process of its own for each contender. The error is that of the first meta gradient against two nested backward passes
 in float64.
 
-    python benchmarks/bilevel.py                                            # ResNet-32, 100 + 100, float32
-    python benchmarks/bilevel.py --precision bf16                           # with channels_last
-    python benchmarks/bilevel.py --batch 32 100 --depth 20 32 56 --contenders forward higher --name growth
-    python benchmarks/bilevel.py --contenders forward every-10 last-block --name switches
+    python benchmarks/bilevel.py --write                                    # ResNet-32, 100 + 100, float32
+    python benchmarks/bilevel.py --precision bf16 --name bilevel-bf16       # with channels_last
+    python benchmarks/bilevel.py --batch 32 100 --depth 20 32 56 --contenders forward higher --name bilevel-growth
+
+``--write`` puts the table into benchmarks/README.md.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ from typing import Any
 import higher
 import torch
 import torch.nn.functional as F
+from accuracy_run import facts
+from readme import write_section
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -281,6 +284,39 @@ def peak_of(row: dict[str, Any], device: str, threads: int) -> float:
     return float(subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout)
 
 
+def table(about: dict[str, Any]) -> str:
+    """The rows as Markdown, beside those of ``higher`` at the same size."""
+    rows = about["rows"]
+    reference = {_size(row): row for row in rows if row["contender"] == "higher"}
+    lines = [
+        f"One full step on {about['device']}; median of {about['rounds']} rounds; torch {about['versions']['torch']}, "
+        f"commit {about['commit']}; `{about['command']}`.",
+        "",
+        "| contender | depth | batch | precision | plain steps | of higher | best ms | peak MiB | of higher | error |",
+        "|---|---:|---:|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    for row in rows:
+        beside = reference.get(_size(row))
+        parts = [
+            row["contender"],
+            row["depth"],
+            f"{row['batch']} + {row['batch']}",
+            row["precision"],
+            f"{row['plain_steps']:.2f}",
+            f"{row['plain_steps'] / beside['plain_steps']:.2f}" if beside else "",
+            row["min_ms"],
+            row.get("peak_mib", ""),
+            f"{row['peak_mib'] / beside['peak_mib']:.2f}" if beside and "peak_mib" in row else "",
+            row["relative_error"],
+        ]
+        lines.append(f"| {' | '.join(str(part) for part in parts)} |")
+    return "\n".join(lines)
+
+
+def _size(row: dict[str, Any]) -> tuple[Any, ...]:
+    return row["depth"], row["batch"], row["precision"]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--contenders", nargs="+", choices=list(CONTENDERS), help="default: all that are installed")
@@ -292,6 +328,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--no-memory", action="store_true", help="leave out the peak memory")
     parser.add_argument("--name", default="bilevel", help="of the files in benchmarks/results")
+    parser.add_argument("--write", action="store_true", help="put the table into benchmarks/README.md")
     parser.add_argument("--peak", nargs=4, metavar=("CONTENDER", "DEPTH", "BATCH", "PRECISION"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -317,13 +354,13 @@ def main() -> None:
     about = {
         "command": " ".join(["python", "benchmarks/bilevel.py", *sys.argv[1:]]),
         "python": platform.python_version(),
-        "torch": torch.__version__,
-        "device": torch.cuda.get_device_name() if args.device.startswith("cuda") else platform.machine(),
-        "threads": args.threads,
+        **facts(args.device, args.threads),
         "rounds": args.rounds,
         "rows": rows,
     }
     (RESULTS / f"{args.name}.json").write_text(json.dumps(about, indent=2) + "\n")
+    if args.write:
+        write_section(args.name, table(about))
 
 
 if __name__ == "__main__":
