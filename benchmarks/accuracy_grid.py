@@ -20,6 +20,7 @@ Spec = dict[str, Any]
 
 _KEYS = {
     "title", "include", "num_classes", "data", "nets", "methods", "trainer", "seeds", "test_every", "baseline", "paper",
+    "metrics",
 }  # fmt: skip
 # arguments that take a maker of objects instead of an object
 _MAKERS = ("optimizer", "lr_scheduler", "meta_optimizer")
@@ -76,7 +77,8 @@ class Grid:
         rows: Names of the table's rows, with settings that are searched.
         runs: All runs, seed by seed, so that a grid that was stopped early has whole tables.
         baseline: The row that must memorise the noise for the table to say anything.
-        paper: The paper's numbers by (row, column), as printed.
+        metrics: The test numbers of which tables are made, the main one first.
+        papers: The paper's numbers by metric, and then by (row, column), as printed.
         source: Where they stand.
     """
 
@@ -86,8 +88,14 @@ class Grid:
     rows: list[str]
     runs: list[Run]
     baseline: str | None = None
-    paper: dict[tuple[str, str], str] = field(default_factory=dict)
+    metrics: tuple[str, ...] = ("test/acc",)
+    papers: dict[str, dict[tuple[str, str], str]] = field(default_factory=dict)
     source: str = ""
+
+    @property
+    def paper(self) -> dict[tuple[str, str], str]:
+        """The paper's numbers of the main metric by (row, column)."""
+        return self.papers.get(self.metrics[0], {})
 
 
 def read_grid(path: str | Path) -> Grid:
@@ -96,7 +104,7 @@ def read_grid(path: str | Path) -> Grid:
     Args:
         path: The YAML file. ``include`` names files beside it that it is merged over, key by key. Under
             ``data.columns``, ``nets`` and ``methods.rows`` a null takes an entry away that an included file has;
-            ``methods.only`` names the rows that are kept, in their order.
+            ``methods.only`` names the rows that are kept, in their order. A row's ``trainer`` goes over the grid's.
 
     Raises:
         ValueError: If a key is unknown or missing, or names something that the grid does not have.
@@ -112,11 +120,12 @@ def read_grid(path: str | Path) -> Grid:
     columns = list(_columns(tree))
     rows = list(_rows(tree, path))
     runs = [
-        Run(column, row, method, setting, _config(tree, data, net, spec, by_data.get(data_name, {}), seed))
+        Run(column, row, method, setting, _config(tree, data, net, spec, by_data.get(data_name, {}), trainer, seed))
         for seed in tree["seeds"]
         for column, data_name, data, net in columns
-        for row, method, setting, spec, by_data in rows
+        for row, method, setting, spec, by_data, trainer in rows
     ]
+    metrics = tuple(tree.get("metrics", ["test/acc"]))
     grid = Grid(
         name=path.stem,
         title=tree.get("title", path.stem),
@@ -124,7 +133,8 @@ def read_grid(path: str | Path) -> Grid:
         rows=[row[0] for row in rows],
         runs=runs,
         baseline=tree.get("baseline"),
-        **_paper(tree.get("paper"), [column[0] for column in columns], path),
+        metrics=metrics,
+        **_paper(tree.get("paper"), [column[0] for column in columns], metrics, path),
     )
     for row in {row for row, _ in grid.paper} | ({grid.baseline} if grid.baseline else set()):
         if row not in grid.rows:
@@ -171,7 +181,7 @@ def _columns(tree: Spec) -> Iterator[tuple[str, str, Spec, Spec]]:
             yield ", ".join(names), data_name, merge(base, data), net
 
 
-def _rows(tree: Spec, path: Path) -> Iterator[tuple[str, str, Spec, Spec, dict[str, Spec]]]:
+def _rows(tree: Spec, path: Path) -> Iterator[tuple[str, str, Spec, Spec, dict[str, Spec], Spec]]:
     base = tree["methods"].get("base", {})
     entries = _entries(tree["methods"]["rows"])
     only = tree["methods"].get("only", list(entries))
@@ -180,6 +190,8 @@ def _rows(tree: Spec, path: Path) -> Iterator[tuple[str, str, Spec, Spec, dict[s
             raise ValueError(f"{path}: methods.only names {name!r}, which is no row. Rows: {', '.join(entries)}.")
         spec = dict(entries[name])
         search, by_data = spec.pop("search", None) or {}, spec.pop("by_data", None) or {}
+        # a row may train longer than the others
+        trainer = spec.pop("trainer", None) or {}
         for data_name in by_data:
             # columns that this grid takes away may be named, since several grids share their rows
             if data_name not in tree["data"]["columns"]:
@@ -189,10 +201,10 @@ def _rows(tree: Spec, path: Path) -> Iterator[tuple[str, str, Spec, Spec, dict[s
         for values in itertools.product(*search.values()):
             setting = dict(zip(search, values, strict=True))
             row = " ".join([name, *(f"{key}={value}" for key, value in setting.items())])
-            yield row, name, setting, merge(spec, {"init_args": setting}), by_data
+            yield row, name, setting, merge(spec, {"init_args": setting}), by_data, trainer
 
 
-def _config(tree: Spec, data: Spec, net: Spec, method: Spec, by_data: Spec, seed: int) -> Spec:
+def _config(tree: Spec, data: Spec, net: Spec, method: Spec, by_data: Spec, own: Spec, seed: int) -> Spec:
     net = dict(net)
     # a network may come with its own training recipe
     recipe, trainer = net.pop("method", {}), net.pop("trainer", {})
@@ -202,22 +214,28 @@ def _config(tree: Spec, data: Spec, net: Spec, method: Spec, by_data: Spec, seed
         "data": data,
         "net": net,
         "method": method,
-        "trainer": merge(tree["trainer"], trainer),
+        "trainer": merge(merge(tree["trainer"], trainer), own),
         "test_every": tree.get("test_every", 1),
         "seed": seed,
     }
 
 
-def _paper(paper: Spec | None, columns: list[str], path: Path) -> dict[str, Any]:
+def _paper(paper: Spec | None, columns: list[str], metrics: tuple[str, ...], path: Path) -> dict[str, Any]:
     if paper is None:
         return {}
-    cells = {}
+    # the metrics of a column stand side by side
+    places = [(column, metric) for column in columns for metric in metrics]
+    cells: dict[str, dict[tuple[str, str], str]] = {metric: {} for metric in metrics}
     for row, text in paper["rows"].items():
-        values = text.split()
-        if len(values) != len(columns):
-            raise ValueError(f"{path}: the paper's row {row!r} has {len(values)} numbers for {len(columns)} columns.")
-        cells.update({(row, column): value for column, value in zip(columns, values, strict=True)})
-    return {"paper": cells, "source": paper["source"]}
+        values = str(text).split()
+        if len(values) != len(places):
+            of = f" with {len(metrics)} metrics each" if len(metrics) > 1 else ""
+            raise ValueError(
+                f"{path}: the paper's row {row!r} has {len(values)} numbers for {len(columns)} columns{of}."
+            )
+        for (column, metric), value in zip(places, values, strict=True):
+            cells[metric][row, column] = value
+    return {"papers": cells, "source": paper["source"]}
 
 
 def slug(text: str) -> str:

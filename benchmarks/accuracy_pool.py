@@ -212,5 +212,5 @@ def _summary(result: Spec) -> str:
     memorised = curve.get("train/memorised", [None])[-1]
     noise = "" if memorised is None else f", memorised {memorised:.2f}"
     # who chooses by validation need not see the test
-    shown = "val/acc" if "val/acc" in curve else "test/acc"
+    shown = next(name for name in ("val/acc", "val/mAP", "test/acc", "test/mAP") if name in curve)
     return f"{shown} {curve[shown][-1]:.4f}{noise}, {result['seconds']:.0f} s"

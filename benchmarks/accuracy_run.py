@@ -23,12 +23,12 @@ from lightning.pytorch import Callback, LightningModule, Trainer, seed_everythin
 
 from lightning_perturb.callbacks import Recorder
 from lightning_perturb.core import Batch, PerturbationModule
+from lightning_perturb.core.evaluation import SampleMean
 from lightning_perturb.core.modes import evaluating
 from lightning_perturb.data import PerturbationDataModule
-from lightning_perturb.functional import cross_entropy
 
-_LOGGED = ("train/loss", "train/acc", "train/acc_true", "train/memorised", "val/acc", "val/loss")
-_TESTED = ("test/acc", "test/loss")
+_LOGGED = ("train/loss", "train/acc", "train/acc_true", "train/memorised", "val/acc", "val/mAP", "val/loss")
+_TESTED = ("test/acc", "test/mAP", "test/mAP_head", "test/mAP_medium", "test/mAP_tail", "test/macro_f1", "test/loss")
 
 # what sources have read; kept, since the runs of a grid mostly share one source
 _READ: dict[str, Any] = {}
@@ -66,18 +66,17 @@ class Curve(Callback):
 
 @torch.no_grad()
 def tested(trainer: Trainer, module: PerturbationModule) -> dict[str, float]:
-    """Accuracy and loss on the clean test set, by the method's own evaluation."""
+    """Accuracy, or mean average precision, and loss on the clean test set, by the method's own evaluation."""
     data: Any = trainer.datamodule  # type: ignore[attr-defined]
-    correct = losses = torch.zeros((), device=module.device, dtype=torch.float64)
-    samples = 0
+    metrics, loss = module.evaluation_metrics("test/").to(module.device), SampleMean().to(module.device)
     with evaluating(module), trainer.precision_plugin.forward_context():
         for item in data.test_dataloader():
             batch = data.on_after_batch_transfer(Batch.of(item).to(module.device), 0)
             logits = module.evaluation_logits(batch.view).float()
-            correct = correct + (logits.argmax(1) == batch.y).sum()
-            losses = losses + cross_entropy(logits, batch.y).double().sum()
-            samples += len(batch)
-    return {"test/acc": float(correct) / samples, "test/loss": float(losses) / samples}
+            module.update_metrics(metrics, logits, batch.y)
+            loss.update(module.plain_loss(logits, batch.y))
+    values = {**module.metric_values(metrics), "test/loss": loss.compute()}
+    return {name: float(values[name]) for name in _TESTED if name in values}
 
 
 def train(run: Run, device: str, threads: int, report: Callable[[int], None]) -> Spec:
@@ -112,7 +111,8 @@ def train(run: Run, device: str, threads: int, report: Callable[[int], None]) ->
             enable_model_summary=False,
             num_sanity_val_steps=0,
             default_root_dir=folder,
-            callbacks=[_TestSet(), Recorder(dirpath=folder), curve],
+            # what is recorded of a sample is its class
+            callbacks=[_TestSet(), *([] if method.multi_label else [Recorder(dirpath=folder)]), curve],
         )
         try:
             trainer.fit(method, datamodule=data)

@@ -87,19 +87,34 @@ def table(read: Results, figures: dict[str, str] | None = None) -> str:
     """
     grid = read.grid
     lines = [f"**{grid.title}**", "", scale(read), ""]
-    paper = grid.paper
-    if read.done or paper:
-        beside = f", beside the paper's number in brackets ({grid.source})" if paper else ""
-        lines += [f"Test accuracy (%) after the last epoch{beside}:", "", *_grid_of(read, "test/acc", last, paper), ""]
+    for metric in grid.metrics:
+        paper = grid.papers.get(metric)
+        if read.done or paper:
+            beside = f", beside the paper's number in brackets ({grid.source})" if paper else ""
+            title = f"{_named(metric)} (%) after the last epoch{beside}:"
+            lines += [title, "", *_grid_of(read, metric, last, paper), ""]
     if read.done:
-        lines += ["Best epoch (chosen on the test set: a bound, no result):", "", *_grid_of(read, "test/acc", best), ""]
-        lines += [f"Mean of the last {_LAST} tested epochs:", "", *_grid_of(read, "test/acc", mean_of_last), ""]
+        main = grid.metrics[0]
+        lines += ["Best epoch (chosen on the test set: a bound, no result):", "", *_grid_of(read, main, best), ""]
+        lines += [f"Mean of the last {_LAST} tested epochs:", "", *_grid_of(read, main, mean_of_last), ""]
     if any("train/memorised" in result["curve"] for result in read.all()):
         lines += ["Share of the wrong labels that are memorised (%), last epoch:", ""]
         lines += [*_grid_of(read, "train/memorised", last), ""]
     lines += _warnings(read)
-    lines += [f"![{column}: test accuracy by epoch]({address})" for column, address in (figures or {}).items()]
+    axis = _axis(grid)
+    lines += [f"![{column}: {axis} by epoch]({address})" for column, address in (figures or {}).items()]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _named(metric: str) -> str:
+    name, _, group = metric.removeprefix("test/").partition("_")
+    known = {"acc": "Test accuracy", "mAP": "Test mAP"}.get(name)
+    return f"{known}, {group}" if known and group else known or metric
+
+
+def _axis(grid: Grid) -> str:
+    name = _named(grid.metrics[0])
+    return name[0].lower() + name[1:]
 
 
 def scale(read: Results) -> str:
@@ -196,12 +211,12 @@ def plot(read: Results, folder: Path) -> dict[str, Path]:
     for column in read.grid.columns:
         lines = []
         for row in read.grid.rows:
-            curves = read.curves(row, column, "test/acc")
+            curves = read.curves(row, column, read.grid.metrics[0])
             epochs = [epoch for epoch, value in enumerate(curves[0]) if value is not None] if curves else []
             if epochs:
                 lines.append((row, epochs, [_mean(curve[epoch] for curve in curves) for epoch in epochs]))
         if lines:
-            figure = accuracy_curves(lines)
+            figure = accuracy_curves(lines, _axis(read.grid))
             figure.set_size_inches(8, 4.5)
             axes = figure.axes[0]
             axes.set_title(column)

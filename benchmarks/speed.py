@@ -67,9 +67,15 @@ _PROBES = ("forward", "attack", "training", "optimizer")
 SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
     "LogPert alternating": ("LogPert", {"update": "alternating"}),
     "LogPert joint": ("LogPert", {"update": "joint"}),
+    "LPL 10 steps": ("LPL", {"split": "frequency", "delta_eps": 1.5, "alpha": 0.15}),
+    "LPL 40 steps": ("LPL", {"eps": 0.4, "delta_eps": 0.0, "alpha": 0.01}),
     "MixPert epoch_quantile": ("MixPert", {"threshold": "epoch_quantile"}),
     "MixPert eps2=8/255": ("MixPert", {"eps2": 8 / 255}),
 }
+
+
+# they start from another run: a teacher, an adjuster
+_FROM_A_RUN = ("KnowledgeDistillation", "TransferredRobustLoss")
 
 
 @dataclass(frozen=True)
@@ -106,7 +112,7 @@ def contenders() -> dict[str, Callable[..., PerturbationModule]]:
     found: dict[str, Callable[..., PerturbationModule]] = {PLAIN: methods.CrossEntropy, AGAIN: methods.CrossEntropy}
     for cls in subclasses():
         ours = cls.__module__.startswith(f"{methods.__name__}.") and not cls.__name__.startswith("_")
-        if ours and not cls.needs.meta:
+        if ours and not (cls.needs.meta or cls.needs.truth or cls.__name__ in _FROM_A_RUN):
             found.setdefault(cls.__name__, cls)
     for name, (base, arguments) in SETTINGS.items():
         found[name] = partial(found[base], **arguments)
@@ -154,6 +160,7 @@ class Contender:
         self.module.to(options.device).train()
         self.optimizer = torch.optim.SGD(self.module.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
         counts = np.full(CLASSES, SAMPLES // CLASSES)
+        facts = DataFacts(SAMPLES, CLASSES, counts, MEAN, STD, self.module.multi_label, SAMPLES)
         self.trainer = SimpleNamespace(
             current_epoch=1,
             global_step=0,
@@ -163,7 +170,8 @@ class Contender:
             precision="32-true",
             log_every_n_steps=50,
             optimizers=[self.optimizer],
-            datamodule=SimpleNamespace(facts=DataFacts(SAMPLES, CLASSES, counts, MEAN, STD)),
+            callbacks=[],
+            datamodule=SimpleNamespace(facts=facts),
         )
         self.module._trainer = self.trainer  # type: ignore[assignment]
         setattr(self.module, "log", _ignore)  # noqa: B010 - logging belongs to the loop
@@ -177,7 +185,8 @@ class Contender:
         """One training step."""
         views = batch.x if self.module.needs.views > 1 else batch.view
         # a batch of its own: methods write into it
-        fresh = Batch(views, batch.y, batch.index)
+        y = F.one_hot(batch.y, CLASSES).float() if self.module.multi_label else batch.y
+        fresh = Batch(views, y, batch.index)
         with self.options.autocast():
             loss = self.module.training_step(fresh, self.trainer.global_step)["loss"]
         self.optimizer.zero_grad()

@@ -3,11 +3,27 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lightning_perturb.core import Batch, Coordinates, MetaPerturbationModule, Needs, PerturbationModule, load
+    from lightning_perturb.core import (
+        Batch,
+        Coordinates,
+        MetaPerturbationModule,
+        MultiLabelModule,
+        Needs,
+        PerturbationModule,
+        load,
+    )
 
 __version__ = "0.1.0"
 
-__all__ = ["Batch", "Coordinates", "MetaPerturbationModule", "Needs", "PerturbationModule", "load"]
+__all__ = [
+    "Batch",
+    "Coordinates",
+    "MetaPerturbationModule",
+    "MultiLabelModule",
+    "Needs",
+    "PerturbationModule",
+    "load",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -33,3 +33,23 @@ def check_choice(name: str, value: str, choices: Collection[str]) -> None:
     """Raises a ValueError unless ``value`` is one of ``choices``."""
     if value not in choices:
         raise ValueError(f"{name}={value!r} is unknown. Choose one of: {', '.join(sorted(choices))}.")
+
+
+def check_used(
+    name: str, value: object, default: object, option: str, chosen: object, users: Collection[object]
+) -> None:
+    """Raises a ValueError if an argument was given whose option is not chosen.
+
+    Args:
+        name: Name of the argument.
+        value: Its value.
+        default: Its default; another value was given.
+        option: Name of the option that decides whether the argument is used.
+        chosen: What the option is.
+        users: What it must be for the argument to be used.
+    """
+    if value != default and chosen not in users:
+        raise ValueError(
+            f"{name}={value!r} contradicts {option}={chosen!r}, which does not use it. Leave {name} away, or use "
+            f"{option}={' or '.join(map(repr, users))}."
+        )

@@ -21,6 +21,7 @@ from lightning_perturb import __version__
 from lightning_perturb.callbacks.predictions import PredictionWriter
 from lightning_perturb.core import PerturbationModule
 from lightning_perturb.core.load import check_whole
+from lightning_perturb.figures.command import print_figures
 from lightning_perturb.report import print_report
 from lightning_perturb.zoo import print_zoo
 
@@ -94,6 +95,9 @@ def main(args: ArgsType = None) -> None:
         sys.path.insert(0, os.getcwd())
     if isinstance(words, list) and words[:1] == ["zoo"]:
         print_zoo(words[1:])
+        return
+    if isinstance(words, list) and words[:1] == ["figures"]:
+        print_figures(words[1:])
         return
     words = _packaged(words)
     _check_checkpoint(words)

@@ -20,6 +20,12 @@ _NAMES = {
     "test/macro_precision": "macro precision",
     "test/top5": "top-5 accuracy",
     "test/ece": "calibration error (ECE)",
+    "test/mAP": "mean average precision",
+    "test/mAP_head": "mAP, head",
+    "test/mAP_medium": "mAP, medium",
+    "test/mAP_tail": "mAP, tail",
+    "test/macro_f1": "macro F1",
+    "test/exact_match": "all labels right",
     "test/loss": "cross-entropy",
 }
 

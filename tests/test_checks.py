@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from lightning_perturb.checks import check_choice, check_positive, check_range, check_rate
+from lightning_perturb.checks import check_choice, check_positive, check_range, check_rate, check_used
 
 
 @pytest.mark.parametrize("value", [0, 0.5, 1])
@@ -42,3 +42,10 @@ def test_choices():
     check_choice("mode", "b", ("b", "a"))
     with pytest.raises(ValueError, match=r"mode='c' is unknown. Choose one of: a, b"):
         check_choice("mode", "c", ("b", "a"))
+
+
+def test_arguments_without_use():
+    check_used("momentum", 0.9, 0.9, "update", "exact", ("joint",))
+    check_used("momentum", 0.5, 0.9, "update", "joint", ("joint", "other"))
+    with pytest.raises(ValueError, match=r"momentum=0.5 contradicts update='exact'.*update='joint' or 'other'"):
+        check_used("momentum", 0.5, 0.9, "update", "exact", ("joint", "other"))

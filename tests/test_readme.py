@@ -60,7 +60,7 @@ def test_command(words):
         with pytest.raises(SystemExit) as stop:
             main(words)
         assert stop.value.code in (0, None)
-    elif words[0] == "zoo":
+    elif words[0] in ("zoo", "figures"):
         main(words)
     else:
         main([*words, *QUICK])

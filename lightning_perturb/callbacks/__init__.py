@@ -1,5 +1,7 @@
 """Callbacks that record training and report on it, and the functions behind them."""
 
+from lightning_perturb.callbacks.adversarial import AdversarialReport
+from lightning_perturb.callbacks.boundary import BoundaryReport
 from lightning_perturb.callbacks.dynamics import (
     area_under_margin,
     forgetting,
@@ -7,12 +9,17 @@ from lightning_perturb.callbacks.dynamics import (
     suggested_labels,
     suspect_scores,
 )
+from lightning_perturb.callbacks.hyperparameters import HyperparameterReport, LossReport
 from lightning_perturb.callbacks.perturbation import PerturbationReport
 from lightning_perturb.callbacks.recorder import Recorder
 from lightning_perturb.callbacks.records import Records
 from lightning_perturb.callbacks.suspects import SuspectReport
 
 __all__ = [
+    "AdversarialReport",
+    "BoundaryReport",
+    "HyperparameterReport",
+    "LossReport",
     "PerturbationReport",
     "Recorder",
     "Records",

@@ -1,25 +1,24 @@
 """How large the perturbations were, drawn at the end of training."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from lightning.pytorch import Callback, LightningModule, Trainer
+import numpy.typing as npt
+from matplotlib.figure import Figure
 
 from lightning_perturb.callbacks.dynamics import mean_over_epochs
-from lightning_perturb.callbacks.recorder import Recorder
-from lightning_perturb.callbacks.run import run_folder, true_labels
-from lightning_perturb.figures import perturbation_distribution, save
+from lightning_perturb.callbacks.figure_report import FigureReport
+from lightning_perturb.callbacks.records import Records
+from lightning_perturb.figures import perturbation_distribution
 
 
-class PerturbationReport(Callback):
+class PerturbationReport(FigureReport):
     """At the end of training, draws the distribution of the perturbation's norm [tax Fig. 7].
 
     Needs a :class:`Recorder` in the same run, and a method that tells the norm (such as LogPert); with others nothing
     is drawn. Each sample counts with its mean over the epochs; clean and wrongly labelled samples are drawn apart where
     that is known. Written as PNG and into TensorBoard.
-
-    Attributes:
-        path: The figure that was written; None before and where there is none.
 
     Args:
         path: Where the figure goes; None takes ``perturbation_norm.png`` in the folder of the run's logs.
@@ -29,27 +28,21 @@ class PerturbationReport(Callback):
     """
 
     def __init__(self, path: str | None = None) -> None:
+        super().__init__()
         self._asked_path = path
-        self.path: Path | None = None
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Looks for the recorder before training, not after it."""
-        if stage == "fit":
-            Recorder.of(trainer, type(self).__name__)
+    @property
+    def path(self) -> Path | None:
+        """The figure that was written; None before and where there is none."""
+        return self.paths[0] if self.paths else None
 
-    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draws the figure."""
-        self.path = None
-        folder = run_folder(trainer)
-        records = Recorder.of(trainer, type(self).__name__).records
-        if records is None or records.perturbation_norm is None or not trainer.is_global_zero:
-            return
+    def place(self, folder: Path, name: str) -> Path:
+        """The path that was asked for."""
+        return super().place(folder, name) if self._asked_path is None else Path(self._asked_path)
+
+    def figures(self, records: Records, noisy: npt.NDArray[np.bool_] | None, method: Any) -> dict[str, Figure]:
+        """The distribution."""
+        if records.perturbation_norm is None:
+            return {}
         norms = mean_over_epochs(records.perturbation_norm)
-        if np.isnan(norms).all():
-            return
-        true = true_labels(trainer, len(norms))
-        noisy = None if true is None else records.given != true
-        path = Path(self._asked_path) if self._asked_path is not None else folder / "perturbation_norm.png"
-        self.path = save(
-            perturbation_distribution(norms, noisy), path, trainer.loggers, "perturbation_norm", trainer.global_step
-        )
+        return {} if np.isnan(norms).all() else {"perturbation_norm": perturbation_distribution(norms, noisy)}

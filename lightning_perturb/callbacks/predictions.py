@@ -16,13 +16,15 @@ from lightning_perturb.core.distributed import gather_objects
 class PredictionWriter(Callback):
     """Writes what ``predict`` found as CSV: sample, predicted class, its probability, and all probabilities.
 
+    Of a multi-label method: sample, the predicted classes with spaces between, and all probabilities.
+
     Args:
         path: The file; None takes ``predictions.csv`` in the run's log folder.
     """
 
     def __init__(self, path: str | None = None) -> None:
         self.path = path
-        self._rows: list[tuple[int, int, list[float]]] = []
+        self._rows: list[tuple[int, int | list[int], list[float]]] = []
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Starts an empty table."""
@@ -59,9 +61,16 @@ class PredictionWriter(Callback):
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("w", newline="") as file:
             writer = csv.writer(file)
-            classes = len(rows[0][2])
-            writer.writerow(["sample", "prediction", "probability", *(f"p_{c}" for c in range(classes))])
+            several = isinstance(rows[0][1], list)
+            first = ["predictions"] if several else ["prediction", "probability"]
+            writer.writerow(["sample", *first, *(f"p_{c}" for c in range(len(rows[0][2])))])
             for sample, prediction, prob in rows:
-                writer.writerow([sample, prediction, f"{prob[prediction]:.6f}", *(f"{p:.6f}" for p in prob)])
+                writer.writerow([sample, *_decision(prediction, prob), *(f"{p:.6f}" for p in prob)])
         self.path = str(path)
         print(f"Predictions: {path}")
+
+
+def _decision(prediction: int | list[int], prob: list[float]) -> list[Any]:
+    if isinstance(prediction, list):
+        return [" ".join(str(c) for c, on in enumerate(prediction) if on)]
+    return [prediction, f"{prob[prediction]:.6f}"]

@@ -1,7 +1,7 @@
 """Writes down how each training sample fares in each epoch, from the forward pass that training does anyway."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,10 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from lightning_perturb.callbacks.dynamics import Ints, memorised
-from lightning_perturb.callbacks.records import Records, keep_epochs, write_epoch
+from lightning_perturb.callbacks.dynamics import Floats, Ints, memorised
+from lightning_perturb.callbacks.records import Records, can_be_told, keep_epochs, write_epoch
 from lightning_perturb.callbacks.run import run_folder, true_labels
-from lightning_perturb.core.distributed import gather_rows, rank
+from lightning_perturb.core.distributed import gather_objects, gather_rows, rank
 from lightning_perturb.core.needs import DataFacts
 from lightning_perturb.functional import cross_entropy, margin
 
@@ -24,13 +24,17 @@ class Recorder(Callback):
 
     They are those of the training forward: augmented inputs, the weights of that step, raw logits, given labels. The
     margin is the given class' logit minus the largest other one; the loss is plain cross-entropy, whatever the method
-    minimises. The files (``margin.npy``, ``loss.npy``, ``prediction.npy``, ``given.npy``, and
-    ``perturbation_norm.npy`` where the method tells it) are memory-mapped by :class:`Records`. A run that is resumed
-    goes on with the rows of the run before, also in another folder; a run that starts anew in a folder with records
-    replaces them. Nothing is written under ``fast_dev_run``.
+    minimises. So are the numbers that the method tells of each sample, such as ``perturbation_norm``, ``sample_loss``
+    (the loss that it minimises) and ``hyperparameter/q``: every other floating-point tensor ``[B]`` in what
+    ``training_step`` returns. The files (``margin.npy``, ``loss.npy``, ``prediction.npy``, ``given.npy``, and one for
+    each told name) are memory-mapped by :class:`Records`. A run that is resumed goes on with the rows of the run
+    before, also in another folder; a run that starts anew in a folder with records replaces them. Nothing is written
+    under ``fast_dev_run``.
 
     Logs per epoch ``train/acc`` (on given labels) and, where true labels are known, ``train/acc_true`` and
-    ``train/memorised``: the share of wrongly labelled training samples that are predicted as their wrong label.
+    ``train/memorised``: the share of wrongly labelled training samples that are predicted as their wrong label; and the
+    mean of each told number, ``train/<name>``, with ``train/<name>_clean`` and ``train/<name>_noisy`` where that is
+    known.
 
     Works with every module whose ``training_step`` returns a mapping with ``logits`` ``[B, C]``, ``y`` ``[B]`` and
     ``index`` ``[B]``, as all methods of this package do; other batches are left out with one warning.
@@ -44,9 +48,11 @@ class Recorder(Callback):
         self.folder: Path | None = None
         self._num_classes = 0
         self._warned = False
-        # each batch leaves a row of integers (index, given, predicted) and one of floats (margin, loss, norm) a sample
+        # each batch leaves a row of integers (index, given, predicted) and one of floats (margin, loss, and the told
+        # numbers in the order of their names) a sample; names come with the first batch that has them
         self._ids: list[Tensor] = []
         self._values: list[Tensor] = []
+        self._names: list[str] = []
         self._epoch: int | None = None
         self._source: Path | None = None
         self._device = torch.device("cpu")
@@ -129,7 +135,11 @@ class Recorder(Callback):
         if missing is not None:
             self._warn(missing)
             return
-        ids, values = observe(outputs["logits"], outputs["y"], outputs["index"], outputs.get("perturbation_norm"))
+        told = told_numbers(outputs)
+        self._names += [name for name in told if name not in self._names]
+        ids, values = observe(
+            outputs["logits"], outputs["y"], outputs["index"], [told.get(name) for name in self._names]
+        )
         self._num_classes = outputs["logits"].shape[1]
         self._ids.append(ids)
         self._values.append(values)
@@ -151,7 +161,8 @@ class Recorder(Callback):
 
     def _write(self, trainer: Trainer) -> dict[str, float]:
         """Writes the rows of all ranks (rank 0 does) and returns the epoch's metrics, the same on all ranks."""
-        ids, values = (part.cpu().numpy() for part in self._gathered())
+        all_ids, all_values, names = self._gathered()
+        ids, values = all_ids.cpu().numpy(), all_values.cpu().numpy()
         if not len(ids):
             return {}
         index = ids[:, 0]
@@ -161,23 +172,29 @@ class Recorder(Callback):
         small = np.int16 if self._num_classes <= np.iinfo(np.int16).max else np.int32
         given = _row(size, index, ids[:, 1].astype(np.int32), -1)
         prediction = _row(size, index, ids[:, 2].astype(small), -1)
-        margins, losses, norms = (_row(size, index, column, np.nan) for column in values.T)
+        margins, losses, *told = (_row(size, index, column, np.nan) for column in values.T)
+        named = dict(zip(names, told, strict=True))
         if self.folder is not None and self._epoch is not None and trainer.is_global_zero:
             write_epoch(
-                self.folder, self._epoch, margin=margins, loss=losses, norm=norms, prediction=prediction, given=given
+                self.folder, self._epoch, margin=margins, loss=losses, told=named, prediction=prediction, given=given
             )
-        return epoch_metrics(prediction, given, true_labels(trainer, size))
+        true = true_labels(trainer, size)
+        return {**epoch_metrics(prediction, given, true), **told_means(named, given, true)}
 
-    def _gathered(self) -> tuple[Tensor, Tensor]:
+    def _gathered(self) -> tuple[Tensor, Tensor, list[str]]:
+        """The rows of all ranks, and the names of their columns behind margin and loss."""
+        own = self._names
+        names = list(dict.fromkeys(name for part in gather_objects(own) for name in part))
         ids = torch.cat(self._ids) if self._ids else torch.empty(0, 3, dtype=torch.int64, device=self._device)
-        values = (
-            torch.cat(self._values) if self._values else torch.empty(0, 3, dtype=torch.float32, device=self._device)
-        )
-        gathered_ids, gathered_values = gather_rows(ids, values)
-        return gathered_ids, gathered_values
+        rows = [_widened(part, 2 + len(own)) for part in self._values]
+        values = torch.cat(rows) if rows else torch.empty(0, 2 + len(own), device=self._device)
+        placed = values.new_full((len(values), 2 + len(names)), torch.nan)
+        placed[:, [0, 1, *(2 + names.index(name) for name in own)]] = values
+        gathered_ids, gathered_values = gather_rows(ids, placed)
+        return gathered_ids, gathered_values, names
 
     def _forget(self) -> None:
-        self._ids, self._values, self._epoch = [], [], None
+        self._ids, self._values, self._names, self._epoch = [], [], [], None
 
     def _warn(self, missing: str) -> None:
         if not self._warned:
@@ -188,11 +205,12 @@ class Recorder(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """The rows of an epoch that is not complete, of all ranks, and where the others are."""
-        ids, values = (part.cpu() for part in self._gathered())
+        ids, values, names = self._gathered()
         return {
             "epoch": self._epoch,
-            "ids": ids.to(torch.int32),
-            "values": values,
+            "ids": ids.to("cpu", torch.int32),
+            "values": values.cpu(),
+            "names": names,
             "num_classes": self._num_classes,
             "folder": None if self.folder is None else str(self.folder),
         }
@@ -203,29 +221,58 @@ class Recorder(Callback):
         self._epoch = state_dict["epoch"]
         self._ids = [state_dict["ids"].long()] if rank() == 0 else []
         self._values = [state_dict["values"]] if rank() == 0 else []
+        self._names = list(state_dict["names"])
         self._num_classes = state_dict["num_classes"]
         self._source = None if state_dict["folder"] is None else Path(state_dict["folder"])
 
 
 @torch.no_grad()
-def observe(logits: Tensor, y: Tensor, index: Tensor, norm: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def observe(logits: Tensor, y: Tensor, index: Tensor, told: Sequence[Tensor | None] = ()) -> tuple[Tensor, Tensor]:
     """What is recorded of a batch.
 
     Args:
         logits: Raw training logits ``[B, C]``.
         y: Given labels ``[B]``.
         index: Positions in the full training set ``[B]``.
-        norm: Norms of the perturbation ``[B]``, or None.
+        told: Further numbers ``[B]``, or None where the batch has none.
 
     Returns:
-        int64 ``[B, 3]``: index, given label, predicted class; and float32 ``[B, 3]``: margin, cross-entropy, norm
-        (NaN where there is none). They hold no reference to the logits.
+        int64 ``[B, 3]``: index, given label, predicted class; and float32 ``[B, 2 + n]``: margin, cross-entropy, the
+        told numbers (NaN where there are none). They hold no reference to the logits.
     """
     logits, y = logits.detach().float(), y.long()
     loss = cross_entropy(logits, y)
     ids = torch.stack([index.to(y), y, logits.argmax(1)], 1)
-    norms = torch.full_like(loss, torch.nan) if norm is None else norm.detach().to(loss).reshape(-1)
-    return ids, torch.stack([margin(logits, y), loss, norms], 1)
+    columns = [torch.full_like(loss, torch.nan) if part is None else part.detach().to(loss) for part in told]
+    return ids, torch.stack([margin(logits, y), loss, *columns], 1)
+
+
+def told_numbers(outputs: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The numbers of each sample by name, in alphabetical order, beside what is recorded of every method."""
+    size = outputs["y"].shape
+    return {
+        name: value
+        for name, value in sorted(outputs.items())
+        if can_be_told(name) and isinstance(value, Tensor) and value.is_floating_point() and value.shape == size
+    }
+
+
+def told_means(told: Mapping[str, Floats], given: Ints, true: Ints | None) -> dict[str, float]:
+    """The mean of each told number over all samples and, where true labels are known, over clean and noisy ones.
+
+    Args:
+        told: Numbers ``[N]`` by name, NaN where there are none.
+        given: Given labels ``[N]``.
+        true: True labels ``[N]``, or None.
+    """
+    means = {}
+    for name, values in told.items():
+        known = ~np.isnan(values)
+        groups = {name: known}
+        if true is not None:
+            groups |= {f"{name}_clean": known & (given == true), f"{name}_noisy": known & (given != true)}
+        means.update({group: float(values[part].mean()) for group, part in groups.items() if part.any()})
+    return means
 
 
 def epoch_metrics(prediction: Ints, given: Ints, true: Ints | None) -> dict[str, float]:
@@ -245,6 +292,10 @@ def epoch_metrics(prediction: Ints, given: Ints, true: Ints | None) -> dict[str,
     if noisy.any():
         metrics["memorised"] = memorised(prediction, given, noisy)
     return metrics
+
+
+def _widened(rows: Tensor, columns: int) -> Tensor:
+    return torch.nn.functional.pad(rows, (0, columns - rows.shape[1]), value=torch.nan)
 
 
 def _row(size: int, index: npt.NDArray[np.int64], values: npt.NDArray[Any], fill: float) -> npt.NDArray[Any]:

@@ -22,10 +22,10 @@ def _of_data(trainer: Trainer, name: str) -> Any:
     return getattr(getattr(trainer, "datamodule", None), name, None)
 
 
-def true_labels(trainer: Trainer, size: int) -> npt.NDArray[np.int64] | None:
-    """True labels of the first ``size`` samples of the full training set, where the data module knows them."""
+def true_labels(trainer: Trainer, size: int | None = None) -> npt.NDArray[np.int64] | None:
+    """True labels of the first ``size`` samples of the full training set, or all, where the data module knows them."""
     labels = _of_data(trainer, "true_labels")
-    return None if labels is None or len(labels) < size else np.asarray(labels)[:size]
+    return None if labels is None or len(labels) < (size or 0) else np.asarray(labels)[:size]
 
 
 def class_names(trainer: Trainer, num_classes: int) -> list[str]:

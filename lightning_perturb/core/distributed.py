@@ -8,6 +8,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 
 def world_size() -> int:
@@ -31,11 +32,48 @@ def gather_rows(*tensors: Tensor) -> tuple[Tensor, ...]:
     """
     if world_size() == 1:
         return tensors
-    count = torch.tensor([len(tensors[0])], device=tensors[0].device)
+    sizes = _sizes(tensors[0])
+    return tuple(_gather_padded(t.detach(), sizes) for t in tensors)
+
+
+def gather_batch(*tensors: Tensor) -> tuple[tuple[Tensor, ...], slice]:
+    """:func:`gather_rows`, and which of the rows are this rank's; gradients of all ranks flow back into own rows.
+
+    Args:
+        *tensors: As of :func:`gather_rows`; a gradient flows through those that require one, once.
+
+    Returns:
+        The tensors of all ranks, and the place of this rank's rows in them.
+    """
+    if world_size() == 1:
+        return tensors, slice(0, len(tensors[0]))
+    sizes = _sizes(tensors[0])
+    first = sum(sizes[: rank()])
+    return tuple(_Gather.apply(t, sizes) for t in tensors), slice(first, first + sizes[rank()])
+
+
+class _Gather(torch.autograd.Function):
+    """The loss of every rank depends on every row; data-parallel training then takes the mean over the ranks."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor, sizes: list[int]) -> Tensor:
+        ctx.sizes = sizes
+        return _gather_padded(tensor, sizes)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        total = gradients[0].contiguous().clone()
+        dist.all_reduce(total)
+        return torch.split(total, ctx.sizes)[rank()], None
+
+
+def _sizes(tensor: Tensor) -> list[int]:
+    """Number of rows on every rank."""
+    count = torch.tensor([len(tensor)], device=tensor.device)
     counts = [torch.empty_like(count) for _ in range(world_size())]
     dist.all_gather(counts, count)
-    sizes = [int(c) for c in counts]
-    return tuple(_gather_padded(t.detach(), sizes) for t in tensors)
+    return [int(c) for c in counts]
 
 
 def _gather_padded(tensor: Tensor, sizes: list[int]) -> Tensor:
@@ -76,3 +114,12 @@ def broadcast_from_first(tensors: Iterable[Tensor]) -> None:
         dist.broadcast(flat, 0)
         for tensor, part in zip(group, torch.split(flat, [tensor.numel() for tensor in group]), strict=True):
             tensor.copy_(part.view_as(tensor))
+
+
+def sum_over_ranks(tensor: Tensor) -> Tensor:
+    """The sum over ranks, without gradient; the input is left as it is."""
+    if world_size() == 1:
+        return tensor
+    total = tensor.detach().clone()
+    dist.all_reduce(total)
+    return total

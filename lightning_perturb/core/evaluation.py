@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import warnings
+from typing import Any
+
 import torch
 from torch import Tensor
 from torchmetrics import Metric, MetricCollection
-from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError, MulticlassPrecision
+from torchmetrics.classification import (
+    MulticlassAccuracy,
+    MulticlassCalibrationError,
+    MulticlassPrecision,
+    MultilabelAveragePrecision,
+    MultilabelExactMatch,
+    MultilabelF1Score,
+)
+from torchmetrics.utilities.data import dim_zero_cat
 
 # below this number of classes the top five hold most of them and the figure says nothing
 _TOP5_FROM = 20
@@ -92,4 +103,49 @@ def classification_metrics(num_classes: int, prefix: str) -> MetricCollection:
     }
     if num_classes >= _TOP5_FROM:
         metrics["top5"] = TopAccuracy(5)
+    return MetricCollection(metrics, prefix=prefix)
+
+
+class LabelAveragePrecision(MultilabelAveragePrecision):
+    """The average precision of each class; NaN for classes without a positive sample.
+
+    Args:
+        num_classes: Number of classes.
+    """
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(num_classes, average="none", validate_args=False)
+
+    def sync(self, *args: Any, **kwargs: Any) -> None:
+        """As in the base; a rank that has seen no sample takes part with no rows, where torchmetrics breaks off."""
+        if not self.preds:
+            self.preds.append(torch.empty(0, self.num_labels, device=self.device))
+            self.target.append(torch.empty(0, self.num_labels, device=self.device, dtype=torch.int64))
+        super().sync(*args, **kwargs)
+
+    def compute(self) -> Tensor:  # type: ignore[override]
+        """The average precisions ``[C]``."""
+        positives = dim_zero_cat(self.target).any(0)
+        with warnings.catch_warnings():
+            # torchmetrics gives 0 where recall is not defined
+            warnings.filterwarnings("ignore", "No positive samples")
+            return torch.where(positives, super().compute(), torch.nan)
+
+
+def multi_label_metrics(num_classes: int, prefix: str) -> MetricCollection:
+    """Average precision by class, macro F1 and exact matches.
+
+    Args:
+        num_classes: Number of classes.
+        prefix: Put before each name, such as ``test/``.
+
+    Returns:
+        A collection to be updated with numbers in [0, 1] that are above a half where a class is predicted ``[B, C]``,
+        and multi-hot labels ``[B, C]``.
+    """
+    metrics: dict[str, Metric | MetricCollection] = {
+        "average_precision": LabelAveragePrecision(num_classes),
+        "macro_f1": MultilabelF1Score(num_classes, average="macro", validate_args=False),
+        "exact_match": MultilabelExactMatch(num_classes, validate_args=False),
+    }
     return MetricCollection(metrics, prefix=prefix)

@@ -49,10 +49,19 @@ def live_arguments(frame: FrameType) -> list[str]:
 
 
 def plain_numbers(hyper_parameters: MutableMapping[str, Any]) -> None:
-    """Turns NumPy's numbers into Python's, in place: a checkpoint with the former does not open as plain data."""
+    """Turns NumPy's numbers and arrays into Python's, in place: a checkpoint with the former is no plain data."""
     for name, value in list(hyper_parameters.items()):
-        if isinstance(value, np.generic):
-            hyper_parameters[name] = value.item()
+        hyper_parameters[name] = _python(value)
+
+
+def _python(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if type(value) is dict:
+        return {_python(key): _python(item) for key, item in value.items()}
+    return type(value)(map(_python, value)) if type(value) in (list, tuple) else value
 
 
 def _plain(value: Any) -> bool:
@@ -60,6 +69,8 @@ def _plain(value: Any) -> bool:
         return all(_plain(key) and _plain(item) for key, item in value.items())
     if isinstance(value, (list, tuple)):
         return all(map(_plain, value))
+    if isinstance(value, np.ndarray):
+        return value.dtype.kind in "biuf"
     return value is None or isinstance(value, (bool, int, float, str, Tensor, np.generic))
 
 

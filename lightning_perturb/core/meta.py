@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from lightning.pytorch import Callback, Trainer
@@ -19,7 +19,6 @@ from lightning_perturb.core.batch import Batch
 from lightning_perturb.core.distributed import broadcast_from_first
 from lightning_perturb.core.module import PerturbationModule
 from lightning_perturb.core.needs import Needs
-from lightning_perturb.functional.cross_entropy import cross_entropy
 
 
 def default_meta_optimizer(params: Any) -> torch.optim.Optimizer:
@@ -87,7 +86,7 @@ class MetaPerturbationModule(PerturbationModule):
         self.look_ahead_momentum = look_ahead_momentum
         self.gradient_clip_val = gradient_clip_val
         self._meta: dict[str, tuple[float, float]] = {}
-        self._bilevel: Bilevel | None = None
+        self._bilevels: dict[nn.Module, Bilevel] = {}
         self._monitor = "val/loss"
         for name, interval in (meta_parameters or {}).items():
             self._learn_number(name, *interval)
@@ -137,16 +136,34 @@ class MetaPerturbationModule(PerturbationModule):
         """All parameters but θ."""
         return [parameter for name, parameter in self.named_parameters() if name.split(".")[0] not in self._meta]
 
+    def transient(self) -> list[Tensor]:
+        """Tensors with gradient that are learned beside θ, but for one batch; made anew before each virtual step.
+
+        None here. The loss reads them; what it is to read in the real step is for :meth:`move_transient` to say.
+        """
+        return []
+
+    def move_transient(self, gradients: list[Tensor]) -> None:
+        """Takes the gradients of what :meth:`transient` gave, before the real step."""
+
+    #: what to do where nothing is learned
+    remedy: ClassVar[str] = "Name numbers of the method in meta_parameters, or declare θ by add_meta."
+
+    @property
+    def learns(self) -> bool:
+        """Whether there is anything to learn from meta samples."""
+        return bool(self.theta())
+
     # the hooks of the outer problem -------------------------------------------------------------------------------
 
     def meta_loss(self, call: Callable[..., Any], batch: Batch) -> Tensor:
-        """The outer loss, a number: plain cross-entropy on the meta batch.
+        """The outer loss, a number: the plain loss (cross-entropy) on the meta batch.
 
         Args:
             call: Runs the network with other parameters.
             batch: A batch of clean samples.
         """
-        return cross_entropy(self.run(call, batch.view), batch.y).mean()
+        return self.plain_loss(self.run(call, batch.view), batch.y).mean()
 
     @property
     def meta_learning(self) -> bool:
@@ -159,10 +176,11 @@ class MetaPerturbationModule(PerturbationModule):
         """Virtual step, meta step and real step; what it returns is what recorders read."""
         train, meta = self._streams(batch)
         train = self._start_step(train, batch_idx)
-        optimizer, meta_optimizer = self.optimizers()  # type: ignore[attr-defined]
+        # no θ, no optimizer of θ: what is learned may be transient alone
+        optimizer, *meta_optimizer = _listed(self.optimizers())
         if self.meta_learning and batch_idx % self.meta_every == 0:
             found = self.hypergradient(train, meta, optimizer.optimizer)
-            self._meta_step(found, meta_optimizer.optimizer, batch_idx)
+            self._meta_step(found, [wrapped.optimizer for wrapped in meta_optimizer], batch_idx)
             outputs = found.training_outputs()
             self.log("train/meta_loss", found.meta_loss, on_step=False, on_epoch=True, batch_size=len(meta),
                      sync_dist=True)  # fmt: skip
@@ -178,20 +196,26 @@ class MetaPerturbationModule(PerturbationModule):
         self._move_schedulers(at_epoch_end=bool(self.trainer.is_last_batch))
         return self._finish_step(loss.detach(), outputs, train)
 
-    def hypergradient(self, train: Batch, meta: Batch, lr: float | torch.optim.Optimizer) -> Hypergradient:
+    def hypergradient(
+        self, train: Batch, meta: Batch, lr: float | torch.optim.Optimizer, net: nn.Module | None = None
+    ) -> Hypergradient:
         """dM/dθ after a virtual step on a training batch; see :class:`~lightning_perturb.bilevel.Bilevel`.
+
+        The gradients are those of :meth:`theta`, then those of :meth:`transient`.
 
         Args:
             train: Training batch, after :meth:`perturb_input`.
             meta: Meta batch.
             lr: Rate of the virtual step, or the optimizer that has it.
+            net: The network that steps; None is :attr:`net`.
 
         Raises:
             NotImplementedError: If no engine can differentiate a layer of the network.
         """
-        if self._bilevel is None:
-            self._bilevel = Bilevel(
-                self.net,
+        net = self.net if net is None else net
+        if net not in self._bilevels:
+            self._bilevels[net] = Bilevel(
+                net,
                 self.outputs,
                 self._virtual_loss,
                 self.meta_loss,
@@ -201,7 +225,7 @@ class MetaPerturbationModule(PerturbationModule):
                 reduce=mean_over_ranks,
             )
         try:
-            return self._bilevel.hypergradient(train, meta, self.theta(), lr)
+            return self._bilevels[net].hypergradient(train, meta, [*self.theta(), *self.transient()], lr)
         except NotImplementedError as error:
             reason = str(error).partition("\n")[0]
             raise NotImplementedError(
@@ -213,13 +237,16 @@ class MetaPerturbationModule(PerturbationModule):
         # what the loss notes in the batch must not reach the real step
         return self.loss(outputs, batch.copy())
 
-    def _meta_step(self, found: Hypergradient, optimizer: torch.optim.Optimizer, batch_idx: int) -> None:
+    def _meta_step(self, found: Hypergradient, optimizers: list[torch.optim.Optimizer], batch_idx: int) -> None:
         self._check_finite(found.meta_loss, batch_idx)
-        for parameter, gradient in zip(self.theta(), found.gradients, strict=True):
+        theta = self.theta()
+        for parameter, gradient in zip(theta, found.gradients, strict=False):
             parameter.grad = gradient
         # below Lightning's wrapper, which would count it as a step of training
-        optimizer.step()
-        optimizer.zero_grad()
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+        self.move_transient(found.gradients[len(theta) :])
         with torch.no_grad():
             for name, (low, high) in self._meta.items():
                 value = getattr(self, name)
@@ -233,8 +260,13 @@ class MetaPerturbationModule(PerturbationModule):
         optimizer.zero_grad()
         self.manual_backward(loss, inputs=moved)
         if self.gradient_clip_val is not None:
-            nn.utils.clip_grad_norm_(moved, self.gradient_clip_val)
+            for together in self.clipped_together(moved):
+                nn.utils.clip_grad_norm_(together, self.gradient_clip_val)
         optimizer.step()
+
+    def clipped_together(self, moved: list[nn.Parameter]) -> list[list[nn.Parameter]]:
+        """Which of the parameters that the real step moves share one gradient norm: all."""
+        return [moved]
 
     def _streams(self, batch: Any) -> tuple[Any, Batch]:
         if not isinstance(batch, Mapping) or not {"train", "meta"} <= batch.keys():
@@ -243,9 +275,10 @@ class MetaPerturbationModule(PerturbationModule):
                 "lightning_perturb data module or Wrap(datamodule=...) with meta_size, or give the Trainer "
                 "{'train': loader, 'meta': loader_of_clean_samples}."
             )
-        meta = Batch.of(batch["meta"])
+        meta = Batch.of(batch["meta"]).copy()
+        meta.y = self._as_target(meta.y)
         if meta.y.device.type == "cpu" or self.current_epoch == 0:
-            self._check_ids(meta.y, "A meta label")
+            self._check_labels(meta.y, "A meta label")
         return batch["train"], meta
 
     # optimizers ---------------------------------------------------------------------------------------------------
@@ -263,7 +296,8 @@ class MetaPerturbationModule(PerturbationModule):
                     "lr_interval='step' does not go with ReduceLROnPlateau, whose metric comes once an epoch. Set "
                     "lr_interval to epoch."
                 )
-        return [configured, {"optimizer": self.meta_optimizer(self.theta())}]
+        theta = self.theta()
+        return [configured, {"optimizer": self.meta_optimizer(theta)}] if theta else [configured]
 
     def _move_schedulers(self, at_epoch_end: bool) -> None:
         for config in self.trainer.lr_scheduler_configs:
@@ -322,15 +356,22 @@ class MetaPerturbationModule(PerturbationModule):
     def setup(self, stage: str) -> None:
         """As in the base; checks that there is something to learn."""
         super().setup(stage)
-        if stage == "fit" and not self.theta():
+        if stage == "fit" and not self.learns:
+            raise ValueError(f"{type(self).__name__} has nothing to learn from meta samples. {self.remedy}")
+        if stage == "fit" and not self.theta() and self.meta_optimizer is not default_meta_optimizer:
             raise ValueError(
-                f"{type(self).__name__} has nothing to learn from meta samples. Name numbers of the method in "
-                "meta_parameters, or declare θ by add_meta."
+                f"meta_optimizer was given to {type(self).__name__}, but what it learns for one batch at a time has a "
+                "rate of its own. Leave meta_optimizer away."
             )
 
     def on_fit_start(self) -> None:
         """Gives all ranks the θ of rank 0."""
         super().on_fit_start()
         # the strategy may have exchanged layers of the network
-        self._bilevel = None
+        self._bilevels = {}
         broadcast_from_first(self.theta())
+
+
+def _listed(value: Any) -> list[Any]:
+    """Lightning gives one optimizer bare and several in a list."""
+    return list(value) if isinstance(value, (list, tuple)) else [value]

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.instancenorm import _InstanceNorm
 
 
 @contextmanager
@@ -18,3 +20,22 @@ def evaluating(net: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes.items():
             module.training = training
+
+
+@contextmanager
+def frozen_statistics(net: nn.Module) -> Iterator[None]:
+    """Normalisation works as it does, in training by the batch, but its running statistics do not move."""
+    batch_norms = [m for m in net.modules() if isinstance(m, _BatchNorm) and m.training and m.track_running_stats]
+    # these move them whatever they are told of tracking
+    instance_norms = [(m, m.momentum) for m in net.modules() if isinstance(m, _InstanceNorm)]
+    for module in batch_norms:
+        module.track_running_stats = False
+    for instance_norm, _ in instance_norms:
+        instance_norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for module in batch_norms:
+            module.track_running_stats = True
+        for instance_norm, momentum in instance_norms:
+            instance_norm.momentum = momentum

@@ -54,6 +54,10 @@ class PerturbationModule(StateMixin, LightningModule):
 
     coordinates: ClassVar[Coordinates] = Coordinates()
     needs: Needs = Needs()
+    #: names of arguments without which a checkpoint still opens
+    training_only: ClassVar[tuple[str, ...]] = ()
+    #: whether a sample has several labels, one 0 or 1 for each class, instead of one class id
+    multi_label: ClassVar[bool] = False
 
     class_counts: Tensor
 
@@ -78,7 +82,7 @@ class PerturbationModule(StateMixin, LightningModule):
         self.save_hyperparameters(ignore=left_out(frame))
         plain_numbers(self.hparams)
         drop_linked(self.hparams, net)
-        self._live_arguments = live_arguments(frame)
+        self._live_arguments = [name for name in live_arguments(frame) if name not in self.training_only]
         self.net = net
         self.num_classes = num_classes
         self.optimizer = optimizer
@@ -94,9 +98,10 @@ class PerturbationModule(StateMixin, LightningModule):
         self._batch_idx = 0
         self._first_rate = 0.0
         self._rank_tensors: dict[str, Tensor] = {}
+        self._told = {"perturbation_norm"}
         self.add_state("class_counts", torch.zeros(num_classes, dtype=torch.int64))
-        self.val_metrics = classification_metrics(num_classes, "val/")
-        self.test_metrics = classification_metrics(num_classes, "test/")
+        self.val_metrics = self.evaluation_metrics("val/")
+        self.test_metrics = self.evaluation_metrics("test/")
         self.val_loss = SampleMean()
         self.test_loss = SampleMean()
         if channels_last:
@@ -144,11 +149,17 @@ class PerturbationModule(StateMixin, LightningModule):
         """
         raw = outputs["logits"]
         if self.phase == "warmup":
-            return cross_entropy(raw, batch.y).mean()
+            return self.plain_loss(raw, batch.y).mean()
         logits = self.perturb_logits(raw, outputs, batch)
         target = self.perturb_target(raw, batch)
         losses = self.sample_loss(logits, target, batch)
-        return self.perturb_loss(losses, raw, batch).mean()
+        losses = self.perturb_loss(losses, raw, batch)
+        self.tell(batch, "sample_loss", losses)
+        return losses.mean()
+
+    def plain_loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        """The loss with nothing perturbed ``[B]``, which warm-up trains on and evaluation reports: cross-entropy."""
+        return cross_entropy(logits, target)
 
     def update_state(self, outputs: dict[str, Tensor], batch: Batch) -> None:
         """Writes per-sample and per-class state; runs once per training batch, after its loss, without gradient."""
@@ -174,7 +185,12 @@ class PerturbationModule(StateMixin, LightningModule):
     # draws and state ----------------------------------------------------------------------------------------------
 
     def sample_keys(self, batch: Batch) -> Tensor:
-        """One integer per sample that names it in random draws: its index, or its place where no index came."""
+        """One integer per sample that names it in random draws: its index, or its place where no index came.
+
+        A sample that comes again in an epoch has another one each time, which the data gives as ``sample_key``.
+        """
+        if "sample_key" in batch.extra:
+            return batch.extra["sample_key"]
         if batch.index is not None:
             return batch.index
         place = torch.arange(len(batch), device=batch.y.device) + rank() * len(batch)
@@ -200,6 +216,18 @@ class PerturbationModule(StateMixin, LightningModule):
                 "lightning_perturb data module, put Wrap(datamodule=...) around yours, or yield (x, y, index)."
             )
         return batch.index
+
+    def tell(self, batch: Batch, name: str, values: Tensor) -> None:
+        """Puts numbers of the batch's samples ``[B]`` into what the step returns, where callbacks read them.
+
+        Args:
+            batch: The batch; ``batch.extra`` has them, too.
+            name: Their name: words, with slashes between. ``hyperparameter/<name>`` is for what a method learns or
+                chooses for each sample.
+            values: The numbers; no gradient flows.
+        """
+        self._told.add(name)
+        batch.extra[name] = values.detach()
 
     def keep_on_rank(self, name: str, tensor: Tensor) -> None:
         """Keeps a tensor of this rank alone until the next step; it is in the checkpoint."""
@@ -264,8 +292,7 @@ class PerturbationModule(StateMixin, LightningModule):
         detached = loss.detach()
         self.log("train/loss", detached, on_step=False, on_epoch=True, prog_bar=True, batch_size=size, sync_dist=True)
         result: dict[str, Any] = {"loss": loss, "logits": logits, "y": batch.y, "index": batch.index}
-        if "perturbation_norm" in batch.extra:
-            result["perturbation_norm"] = batch.extra["perturbation_norm"].detach()
+        result.update((name, batch.extra[name].detach()) for name in self._told & batch.extra.keys())
         return result
 
     def _checked(self, batch: Batch) -> Batch:
@@ -280,13 +307,24 @@ class PerturbationModule(StateMixin, LightningModule):
                 f"The batch has {views} inputs, which are read as views of the same samples; {type(self).__name__} "
                 f"uses {self.needs.views}. Yield one tensor, or a mapping for a network of several inputs."
             )
-        batch.y = _as_ids(batch.y)
+        batch.y = self._as_target(batch.y)
         # ids outside 0..C-1 would be an opaque device fault on a GPU; there one epoch sees every label
         if batch.y.device.type == "cpu" or self.current_epoch == 0:
-            self._check_ids(batch.y, "A label")
+            self._check_labels(batch.y, "A label")
         return batch
 
-    def _check_ids(self, y: Tensor, which: str) -> None:
+    def _as_target(self, y: Tensor) -> Tensor:
+        """Labels in the type that the loss reads: ids of any integer type as int64."""
+        return y.long() if y.ndim == 1 and not y.is_floating_point() else y
+
+    def _check_labels(self, y: Tensor, which: str) -> None:
+        """Says what is wrong with the values of labels.
+
+        Raises:
+            ValueError: If ids are outside 0..C-1, or labels name several classes.
+        """
+        if y.ndim == 2:
+            self._refuse_multi_hot(y, which)
         if y.ndim != 1:
             return
         low, high = int(y.min()), int(y.max())
@@ -295,6 +333,16 @@ class PerturbationModule(StateMixin, LightningModule):
                 f"{which} is {low if low < 0 else high}, outside 0..{self.num_classes - 1} for "
                 f"num_classes={self.num_classes}. Number the classes from 0, or raise num_classes."
             )
+
+    def _refuse_multi_hot(self, y: Tensor, which: str) -> None:
+        # half precision leaves soft labels with sums a little beside 1
+        if y.is_floating_point() and bool(((y.float().sum(1) - 1).abs() < 0.02).all()):
+            return
+        raise ValueError(
+            f"{which} of shape {tuple(y.shape)} is multi-hot or no distribution over the classes (the first row sums "
+            f"to {float(y[0].sum()):g}), but {type(self).__name__} takes one class of each sample. Use a multi-label "
+            "method, such as BinaryCrossEntropy, or yield class ids [B]."
+        )
 
     def _check_finite(self, loss: Tensor, batch_idx: int) -> None:
         # a look makes the host wait for the device; what is not finite stays so, through the weights
@@ -307,13 +355,18 @@ class PerturbationModule(StateMixin, LightningModule):
                 "precision bf16-mixed instead of 16-mixed; the last checkpoint is untouched."
             )
 
-    def trained_parameters(self) -> list[nn.Parameter]:
-        """What the optimizer moves: all parameters."""
+    def trained_parameters(self) -> list[Any]:
+        """What the optimizer moves: all parameters, or groups of them with options of their own.
+
+        Beside the optimizer's options a group may have ``lr_factor``, its rate over that of the others.
+        """
         return list(self.parameters())
 
     def configure_optimizers(self) -> Any:
         """The injected optimizer over :meth:`trained_parameters`, and its scheduler."""
         optimizer = self.optimizer(self.trained_parameters())
+        for group in optimizer.param_groups:
+            group["lr"] *= group.pop("lr_factor", 1.0)
         # some schedulers overwrite `initial_lr` with another rate
         self._first_rate = float(optimizer.param_groups[0]["lr"])
         if self.lr_scheduler is None:
@@ -330,14 +383,34 @@ class PerturbationModule(StateMixin, LightningModule):
         """Logits that evaluation and prediction read; methods with a post-hoc term override it."""
         return self(x)  # type: ignore[no-any-return]
 
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Probabilities of the classes ``[B, C]``."""
+        return logits.softmax(1)
+
+    def predictions(self, prob: Tensor) -> Tensor:
+        """What :meth:`probabilities` decide for: ids ``[B]``."""
+        return prob.argmax(1)
+
+    def evaluation_metrics(self, prefix: str) -> MetricCollection:
+        """The metrics of an evaluation, their names beginning with ``prefix``."""
+        return classification_metrics(self.num_classes, prefix)
+
+    def update_metrics(self, metrics: MetricCollection, logits: Tensor, target: Tensor) -> None:
+        """Adds a batch to :meth:`evaluation_metrics`."""
+        metrics.update(self.probabilities(logits), target)
+
+    def metric_values(self, metrics: MetricCollection) -> dict[str, Tensor]:
+        """The numbers to log of :meth:`evaluation_metrics`."""
+        return metrics.compute()
+
     def _evaluate(self, batch: Any, stage: Literal["val", "test"]) -> None:
         batch = self._checked_eval(Batch.of(batch))
         if not len(batch):
             return
         logits = self.evaluation_logits(batch.view).float()
         metrics, loss = self._metrics(stage)
-        metrics.update(logits.softmax(1), batch.y)
-        loss.update(cross_entropy(logits, batch.y))
+        self.update_metrics(metrics, logits, batch.y)
+        loss.update(self.plain_loss(logits, batch.y))
 
     def _metrics(self, stage: Literal["val", "test"]) -> tuple[MetricCollection, SampleMean]:
         return (self.val_metrics, self.val_loss) if stage == "val" else (self.test_metrics, self.test_loss)
@@ -346,19 +419,19 @@ class PerturbationModule(StateMixin, LightningModule):
         metrics, loss = self._metrics(stage)
         # the metrics are synchronised; sync_dist only spares the user Lightning's advice to set it
         self.log(f"{stage}/loss", loss.compute(), prog_bar=stage == "val", sync_dist=True)
-        self.log_dict(metrics.compute(), sync_dist=True)
+        self.log_dict(self.metric_values(metrics), sync_dist=True)
         metrics.reset()
         loss.reset()
 
     def _checked_eval(self, batch: Batch) -> Batch:
-        batch.y = _as_ids(batch.y)
+        batch.y = self._as_target(batch.y)
         if batch.y.ndim != 1:
             raise ValueError(
                 f"Evaluation labels have shape {tuple(batch.y.shape)}; the metrics compare with class ids [B]. "
                 "Yield ids in validation and test loaders."
             )
         if len(batch) and batch.y.device.type == "cpu":
-            self._check_ids(batch.y, "An evaluation label")
+            self._check_labels(batch.y, "An evaluation label")
         return batch
 
     def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
@@ -380,8 +453,8 @@ class PerturbationModule(StateMixin, LightningModule):
     def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor | None]:
         """Probabilities ``[B, C]`` and predicted ids ``[B]``; a batch needs no labels."""
         x, index = Batch.input_of(batch)
-        prob = self.evaluation_logits(x).float().softmax(1)
-        return {"prob": prob, "pred": prob.argmax(1), "index": index}
+        prob = self.probabilities(self.evaluation_logits(x).float())
+        return {"prob": prob, "pred": self.predictions(prob), "index": index}
 
     # life cycle ---------------------------------------------------------------------------------------------------
 
@@ -401,16 +474,34 @@ class PerturbationModule(StateMixin, LightningModule):
             self._started_epoch, self._rank_tensors = -1, {}
         facts = getattr(self.trainer.datamodule, "facts", None)  # type: ignore[attr-defined]
         if not isinstance(facts, DataFacts):
+            if self.needs.balanced_from is not None:
+                raise ValueError(
+                    f"{type(self).__name__} trains on batches of balanced classes, which a loader of your own does not "
+                    "draw. Use a lightning_perturb data module, or put Wrap(datamodule=...) around yours."
+                )
             return
         if facts.num_classes != self.num_classes:
             raise ValueError(
                 f"num_classes={self.num_classes} of {type(self).__name__} disagrees with the data, which has "
                 f"{facts.num_classes} classes. Leave num_classes away on the command line: it is linked to the data."
             )
+        self._check_kind_of(facts)
         self.facts = facts
         self.class_counts.copy_(torch.from_numpy(facts.class_counts))
         self.size_sample_state(facts.num_samples)
         self._sizes_known = True
+
+    def _check_kind_of(self, facts: DataFacts) -> None:
+        if facts.multi_label and not self.multi_label:
+            raise ValueError(
+                f"{type(self).__name__} takes one class id of each sample, but the data has several labels a sample "
+                "(multi-hot). Use a multi-label method, such as BinaryCrossEntropy, RBCE or MultiLabelLPL."
+            )
+        if self.multi_label and not facts.multi_label:
+            raise ValueError(
+                f"{type(self).__name__} is for several labels a sample (multi-hot), but the data has one class id for "
+                "each. Use a single-label method, such as CrossEntropy, or multi-label data, such as MultiLabelDigits."
+            )
 
     def _refuse_half_precision(self) -> None:
         precision = str(self.trainer.precision)
@@ -440,8 +531,3 @@ class PerturbationModule(StateMixin, LightningModule):
             self._draw_seed = saved["draw_seed"]
             self._started_epoch = saved["started_epoch"]
             self._rank_tensors = resume.restore_rank(saved["ranks"]) or {}
-
-
-def _as_ids(y: Tensor) -> Tensor:
-    """Class ids of any integer type as int64."""
-    return y.long() if y.ndim == 1 and not y.is_floating_point() else y

@@ -17,12 +17,16 @@ class Needs:
         views: How many independently augmented views of each sample.
         meta: A second stream of clean samples.
         scores: A pass over the training set in index order, without augmentation, between epochs.
+        truth: Which given labels are wrong. For studies alone: no method that is to be used may ask for it.
+        balanced_from: First epoch whose training batches hold all classes alike often, None for none.
     """
 
     index: bool = False
     views: int = 1
     meta: bool = False
     scores: bool = False
+    truth: bool = False
+    balanced_from: int | None = None
 
 
 @dataclass(frozen=True)
@@ -32,9 +36,13 @@ class DataFacts:
     Attributes:
         num_samples: Size of the full original training set, the range of ``index``.
         num_classes: Number of classes.
-        class_counts: Given labels per class in the training split ``[C]``.
+        class_counts: Given labels per class in the training split ``[C]``; positives where labels are multi-hot.
         mean: Per-channel mean that pixels in [0, 1] are shifted by, or None where inputs are not normalised pixels.
         std: Per-channel divisor, likewise.
+        multi_label: Whether labels are multi-hot ``[B, C]`` instead of class ids ``[B]``.
+        train_samples: Size of the training split; 0 where it is not told.
+        noisy: Which samples of the full training set carry a wrong label ``[N]``; None unless the method's needs ask
+            for the truth.
     """
 
     num_samples: int
@@ -42,3 +50,6 @@ class DataFacts:
     class_counts: npt.NDArray[np.int64]
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    multi_label: bool = False
+    train_samples: int = 0
+    noisy: npt.NDArray[np.bool_] | None = None

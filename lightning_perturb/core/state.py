@@ -22,18 +22,21 @@ class StateMixin(nn.Module):
         super().__init__(*args, **kwargs)
         self._sample_state: dict[str, float] = {}
         self._first_state: dict[str, Tensor] = {}
+        self._open_state: list[str] = []
         self._ddp_params_and_buffers_to_ignore = []
         self.register_load_state_dict_pre_hook(_fit_rows_to_checkpoint)  # type: ignore[no-untyped-call]
 
-    def add_state(self, name: str, value: Tensor) -> None:
+    def add_state(self, name: str, value: Tensor, persistent: bool = True) -> None:
         """Declares a buffer that every rank keeps for itself, equal by construction.
 
         Args:
             name: Name of the buffer.
-            value: Its first value.
+            value: Its first value, kept for :meth:`reset_state`; may be expanded to its shape.
+            persistent: Keep it in checkpoints. What ``setup`` computes anew from data and arguments need not be there,
+                where it would beat an argument that a resumed run changes.
         """
-        self.register_buffer(name, value)
-        self._first_state[name] = value.clone()
+        self.register_buffer(name, value.clone(), persistent=persistent)
+        self._first_state[name] = value
         self._ddp_params_and_buffers_to_ignore = [*self._ddp_params_and_buffers_to_ignore, name]
 
     def add_sample_state(self, name: str, *shape: int, fill: float = 0.0, dtype: torch.dtype = torch.float32) -> None:
@@ -47,6 +50,24 @@ class StateMixin(nn.Module):
         """
         self.add_state(name, torch.full((0, *shape), fill, dtype=dtype))
         self._sample_state[name] = fill
+
+    def add_open_state(self, name: str) -> None:
+        """Declares a buffer whose shape comes with its first value, such as that of an input; empty before.
+
+        Args:
+            name: Name of the buffer.
+        """
+        self.add_state(name, torch.empty(0))
+        self._open_state = [*self._open_state, name]
+
+    def set_open_state(self, name: str, value: Tensor) -> None:
+        """Gives a buffer of :meth:`add_open_state` a value, equal on all ranks.
+
+        Args:
+            name: Name of the buffer.
+            value: Its value; kept as it is, without gradient.
+        """
+        setattr(self, name, value.detach())
 
     def reset_state(self) -> None:
         """Puts every declared buffer back to its first value; per-sample buffers lose their rows."""
@@ -114,6 +135,9 @@ def _last_of_each(index: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
 def _fit_rows_to_checkpoint(module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
     if not isinstance(module, StateMixin):
         return
+    for name in module._open_state:
+        if (saved := state_dict.get(prefix + name)) is not None:
+            setattr(module, name, torch.empty_like(saved, device=getattr(module, name).device))
     for name in module._sample_state:
         saved = state_dict.get(prefix + name)
         if saved is None:

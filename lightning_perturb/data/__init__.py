@@ -1,19 +1,22 @@
 """Data modules that inject label noise and imbalance."""
 
 from lightning_perturb.data.arrays import Arrays
-from lightning_perturb.data.augment import Augmentation, CropFlip
+from lightning_perturb.data.augment import Augmentation, CenterCrop, CropFlip, RandomResizedCrop
 from lightning_perturb.data.base import PerturbationDataModule
 from lightning_perturb.data.cifar import CIFAR10, CIFAR100
 from lightning_perturb.data.digits import Digits
 from lightning_perturb.data.drawn import DrawnDataModule
 from lightning_perturb.data.image_folder import ImageFolder
+from lightning_perturb.data.image_lists import ImageLists, ImageNetLT, INaturalist2018, PlacesLT
 from lightning_perturb.data.imbalance import Exponential, Imbalance, Step
+from lightning_perturb.data.inaturalist import INaturalist2017
 from lightning_perturb.data.label_noise import (
     Chain,
     CIFAR10AsymmetricOneWay,
     CIFAR10AsymmetricTwoWay,
     CIFAR100Cyclic,
     CIFAR100Hierarchical,
+    FalsePositives,
     FirstPercent,
     Flip,
     Flip2,
@@ -21,41 +24,65 @@ from lightning_perturb.data.label_noise import (
     InstanceShared,
     LabelNoise,
     LabelsFromFile,
+    MissingLabels,
+    MultiLabelSymmetric,
     PairFlip,
     Symmetric,
     TransitionMatrix,
     Uniform,
 )
+from lightning_perturb.data.lazy_images import LazyImages
+from lightning_perturb.data.multi_label_digits import MultiLabelDigits
+from lightning_perturb.data.multi_label_images import COCOMLT, MSCOCO, VOCMLT
+from lightning_perturb.data.tasks import Tasks
+from lightning_perturb.data.two_gaussians import TwoGaussians
 from lightning_perturb.data.wrap import Wrap
 
 __all__ = [
     "CIFAR10",
     "CIFAR100",
+    "COCOMLT",
+    "MSCOCO",
+    "VOCMLT",
     "Arrays",
     "Augmentation",
     "CIFAR10AsymmetricOneWay",
     "CIFAR10AsymmetricTwoWay",
     "CIFAR100Cyclic",
     "CIFAR100Hierarchical",
+    "CenterCrop",
     "Chain",
     "CropFlip",
     "Digits",
     "DrawnDataModule",
     "Exponential",
+    "FalsePositives",
     "FirstPercent",
     "Flip",
     "Flip2",
+    "INaturalist2017",
+    "INaturalist2018",
     "ImageFolder",
+    "ImageLists",
+    "ImageNetLT",
     "Imbalance",
     "InstancePerClass",
     "InstanceShared",
     "LabelNoise",
     "LabelsFromFile",
+    "LazyImages",
+    "MissingLabels",
+    "MultiLabelDigits",
+    "MultiLabelSymmetric",
     "PairFlip",
     "PerturbationDataModule",
+    "PlacesLT",
+    "RandomResizedCrop",
     "Step",
     "Symmetric",
+    "Tasks",
     "TransitionMatrix",
+    "TwoGaussians",
     "Uniform",
     "Wrap",
 ]

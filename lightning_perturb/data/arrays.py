@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lightning_perturb.checks import check_positive
 from lightning_perturb.data.base import Labels, PerturbationDataModule, hold_out
-from lightning_perturb.data.labels import check_labels
+from lightning_perturb.data.labels import check_labels, check_multi_hot
 
 
 class Arrays(PerturbationDataModule):
@@ -19,10 +19,10 @@ class Arrays(PerturbationDataModule):
         x: Training inputs: an array, a tensor, or the path of a ``.npy``, ``.npz`` or ``.pt`` file. uint8
             ``[N, C, H, W]``, ``[N, H, W, C]`` with 1 or 3 channels, and ``[N, H, W]`` are images; anything else becomes
             float32 features that the network gets as they are.
-        y: Training labels 0..C-1 ``[N]``, likewise.
+        y: Training labels, likewise: class ids 0..C-1 ``[N]``, or one 0 or 1 for each class ``[N, C]`` (multi-label).
         x_test: Test inputs, or None to keep ``test_size`` of the training samples.
         y_test: Test labels, clean.
-        num_classes: Number of classes; None counts the labels.
+        num_classes: Number of classes; None counts the labels, or the columns of multi-hot ones.
         test_size: Share or count of samples kept for the test where no test arrays are given; 0 for no test split.
         mean: Per-channel mean of pixels in [0, 1]; None computes it from the training images. For images only.
         std: Per-channel standard deviation, likewise.
@@ -52,12 +52,21 @@ class Arrays(PerturbationDataModule):
             raise ValueError("x_test and y_test belong together: give both or neither.")
         if x_test is not None and test_size:
             raise ValueError(f"test_size={test_size} and x_test contradict each other. Give one of them.")
-        self._classes = num_classes if num_classes is not None else int(self._y.max()) + 1
-        check_labels(self._y, self._classes, "y")
+        self.multi_label = self._y.ndim == 2
+        if self.multi_label and self._y.shape[1] < 2:
+            raise ValueError(f"y has the shape {self._y.shape}, a column. Give class ids flat, y.reshape(-1).")
+        counted = self._y.shape[1] if self.multi_label else int(self._y.max()) + 1
+        self._classes = num_classes if num_classes is not None else counted
+        (check_multi_hot if self.multi_label else check_labels)(self._y, self._classes, "y")
         self._held: tuple[Tensor, Labels] | None = None
         if x_test is not None:
             self._held = _inputs(_array("x_test", x_test)), _labels("y_test", y_test)
             _check_lengths("x_test", self._held[0], "y_test", self._held[1])
+            if self._held[1].ndim != self._y.ndim:
+                raise ValueError(
+                    f"y_test has shape {self._held[1].shape} and y {self._y.shape}. Give both as class ids [N], or "
+                    "both as multi-hot labels [N, C]."
+                )
             if self._held[0].dtype != self._x.dtype or self._held[0].shape[1:] != self._x.shape[1:]:
                 raise ValueError(
                     f"x_test holds {self._held[0].dtype} of shape {tuple(self._held[0].shape[1:])} and x "
@@ -120,9 +129,10 @@ def _inputs(value: Any) -> Tensor:
 def _labels(name: str, value: Any) -> Labels:
     labels = np.asarray(_array(name, value))
     whole = labels.dtype.kind in "iub" or (labels.dtype.kind == "f" and bool((labels % 1 == 0).all()))
-    if labels.ndim != 1 or not whole:
+    if labels.ndim not in (1, 2) or not whole:
         raise ValueError(
-            f"{name} has shape {labels.shape} and type {labels.dtype}. Give class ids 0..C-1, one a sample."
+            f"{name} has shape {labels.shape} and type {labels.dtype}. Give class ids 0..C-1, one a sample, or one 0 "
+            "or 1 for each class."
         )
     return labels.astype(np.int64)
 

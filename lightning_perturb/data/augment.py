@@ -6,7 +6,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from numpy.lib.stride_tricks import sliding_window_view
+from PIL import Image
 from torch import Tensor
+
+from lightning_perturb.checks import check_positive
 
 
 class Augmentation:
@@ -80,3 +83,84 @@ class CropFlip(Augmentation):
             padded[:, :, :pad] = padded[:, :, 2 * pad : pad : -1]
             padded[:, :, pad + height :] = padded[:, :, pad + height - 2 : height - 2 : -1]
         return padded
+
+
+class RandomResizedCrop(Augmentation):
+    """A random part of the image, of random area and shape, resized to a square, and a random horizontal flip.
+
+    One draw of area and shape; a part that would stick out of the image is cut to its side (torchvision draws anew).
+
+    Args:
+        size: Height and width of the result.
+        area: Smallest and largest share of the image's area; ImageNet's training takes 0.08 to 1.
+        ratio: Smallest and largest width over height of the part.
+        flip: Mirror half of the images.
+    """
+
+    draws: ClassVar[int] = 5
+
+    def __init__(
+        self,
+        size: int,
+        area: tuple[float, float] = (0.08, 1.0),
+        ratio: tuple[float, float] = (3 / 4, 4 / 3),
+        flip: bool = True,
+    ) -> None:
+        check_positive("size", size)
+        for name, (low, high), most in (("area", area, 1.0), ("ratio", ratio, np.inf)):
+            if not 0 < low <= high <= most:
+                raise ValueError(f"{name}={(low, high)} is no interval above 0{' up to 1' if most == 1 else ''}.")
+        self.size = size
+        self.area = area
+        self.ratio = ratio
+        self.flip = flip
+
+    def __call__(self, x: Tensor, uniform: Tensor) -> Tensor:
+        """Crops, resizes and flips, see :class:`Augmentation`."""
+        height, width = x.shape[-2:]
+        draws = uniform.double().numpy()
+        area = (self.area[0] + (self.area[1] - self.area[0]) * draws[:, 0]) * height * width
+        narrow, wide = np.log(self.ratio)
+        ratio = np.exp(narrow + (wide - narrow) * draws[:, 1])
+        # of at least one pixel, and not beyond the image
+        widths = np.clip(np.rint(np.sqrt(area * ratio)), 1, width)
+        heights = np.clip(np.rint(np.sqrt(area / ratio)), 1, height)
+        left = np.floor(draws[:, 2] * (width - widths + 1))
+        top = np.floor(draws[:, 3] * (height - heights + 1))
+        boxes = np.stack([top, top + heights, left, left + widths], axis=1).astype(np.int64)
+        out = torch.empty((*x.shape[:2], self.size, self.size), dtype=torch.uint8)
+        for image, row, (top_row, end_row, first, last) in zip(x, out, boxes.tolist(), strict=True):
+            row.copy_(_resized(image[:, top_row:end_row, first:last], self.size))
+        if self.flip:
+            mirrored = uniform[:, 4] < 0.5
+            out[mirrored] = out[mirrored].flip(-1)
+        return out
+
+
+def _resized(image: Tensor, size: int) -> Tensor:
+    """uint8 ``[C, H, W]`` as ``[C, size, size]``."""
+    # PIL averages over what it shrinks, in whole numbers and several times faster than an interpolation of floats
+    planes = image if len(image) == 1 else image.permute(1, 2, 0)[None]
+    (pixels,) = planes.contiguous().numpy()
+    resized = torch.from_numpy(np.array(Image.fromarray(pixels).resize((size, size), Image.Resampling.BILINEAR)))
+    return resized[None] if len(image) == 1 else resized.permute(2, 0, 1)
+
+
+class CenterCrop(Augmentation):
+    """The middle of the image, with nothing random about it: what evaluation sees beside a random crop.
+
+    Args:
+        size: Height and width of the result; at most those of the image.
+    """
+
+    def __init__(self, size: int) -> None:
+        check_positive("size", size)
+        self.size = size
+
+    def __call__(self, x: Tensor, uniform: Tensor) -> Tensor:
+        """Crops, see :class:`Augmentation`."""
+        height, width = x.shape[-2:]
+        if min(height, width) < self.size:
+            raise ValueError(f"size={self.size} does not fit in images of {height} x {width}. Choose a smaller size.")
+        top, left = (height - self.size) // 2, (width - self.size) // 2
+        return x[..., top : top + self.size, left : left + self.size].contiguous()

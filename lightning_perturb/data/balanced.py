@@ -44,6 +44,69 @@ class BalancedSampler(EpochSampler):
         return draws
 
 
+class ClassAwareSampler(EpochSampler):
+    """From an epoch on, batches into which every class is drawn alike often: rare samples come again and again.
+
+    The classes take turns in random order. The samples of a class come in random order, all of them before one comes
+    again. An epoch has as many samples as before, and what they are follows from seed and epoch alone. A sample that
+    comes again is augmented anew.
+
+    Args:
+        positions: Positions of the samples in the full original training set ``[N]``.
+        labels: Their given class ids ``[N]``, or multi-hot labels ``[N, C]``: a class then draws among its positives.
+        batch_size: Samples in a batch of this rank.
+        balanced_from: The first such epoch.
+        **kwargs: As of :class:`~lightning_perturb.data.samplers.EpochSampler`.
+    """
+
+    def __init__(
+        self, positions: Tensor, labels: Labels, batch_size: int, *, balanced_from: int = 0, **kwargs: Any
+    ) -> None:
+        super().__init__(positions, batch_size, **kwargs)
+        self.balanced_from = balanced_from
+        if labels.ndim == 1:
+            by_class = np.argsort(labels, kind="stable")
+            members = np.split(by_class, np.flatnonzero(np.diff(labels[by_class])) + 1)
+        else:
+            members = [np.flatnonzero(column) for column in labels.T]
+        self._members = [own for own in members if len(own)]
+
+    def order(self, epoch: int) -> Tensor:
+        """Positions of as many samples as there are, in the order of an epoch."""
+        if epoch < self.balanced_from or not self._members:
+            return super().order(epoch)
+        generator = np.random.default_rng([self.seed, epoch])
+        total, classes = len(self.positions), len(self._members)
+        turns = np.tile(np.arange(classes), (-(-total // classes), 1))
+        drawn = generator.permuted(turns, axis=1).reshape(-1)[:total]
+        quotas = np.bincount(drawn, minlength=classes)
+        picks = [_rounds(own, int(quota), generator) for own, quota in zip(self._members, quotas, strict=True)]
+        order = np.empty(total, dtype=np.int64)
+        order[np.argsort(drawn, kind="stable")] = np.concatenate(picks)
+        return self.positions[torch.from_numpy(order)]
+
+    def keys(self, order: Tensor) -> Tensor | None:
+        """The position of a sample that comes first, another number each time that it comes again."""
+        if self.epoch < self.balanced_from:
+            return None
+        positions = order.numpy()
+        by_position = np.argsort(positions, kind="stable")
+        grouped = positions[by_position]
+        before = np.empty_like(by_position)
+        before[by_position] = np.arange(len(order)) - np.searchsorted(grouped, grouped)
+        return order + (torch.from_numpy(before) << _ABOVE_POSITIONS)
+
+
+# no training set has so many samples (2 ^ 40)
+_ABOVE_POSITIONS = 40
+
+
+def _rounds(members: Labels, number: int, generator: np.random.Generator) -> Labels:
+    """So many of some samples, all of them in random order before one comes again."""
+    rounds = -(-number // len(members))
+    return np.concatenate([members[:0], *(generator.permutation(members) for _ in range(rounds))])[:number]
+
+
 class MetaSampler(BalancedSampler):
     """The endless stream of meta batches beside the training batches: one for each, no two epochs alike.
 

@@ -11,11 +11,10 @@ from torch import Tensor
 from lightning_perturb.checks import check_positive
 from lightning_perturb.core.batch import Batch, _map_input
 from lightning_perturb.data.augment import Augmentation
-from lightning_perturb.data.datasets import BatchedSet, ResumableLoader, as_is
+from lightning_perturb.data.datasets import BatchedSet, Inputs, ResumableLoader, as_is
 from lightning_perturb.data.drawn import DrawnDataModule
 from lightning_perturb.data.drawn import hold_out as hold_out
 from lightning_perturb.data.labels import Labels as Labels
-from lightning_perturb.data.labels import check_labels
 from lightning_perturb.data.samplers import EvaluationSampler
 
 
@@ -53,12 +52,13 @@ class PerturbationDataModule(DrawnDataModule):
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size or 4 * batch_size
         self.augment = self.usual_augmentation() if augment is True else augment or None
+        self._view = self.evaluation_view()
         self.num_workers = num_workers
         self.drop_last = drop_last
         self.pin_memory = pin_memory
-        self._train: tuple[Tensor, Labels] | None = None
-        self._test: tuple[Tensor, Labels] | None = None
-        self._val: tuple[Tensor, Labels] | None = None
+        self._train: tuple[Inputs, Labels] | None = None
+        self._test: tuple[Inputs, Labels] | None = None
+        self._val: tuple[Inputs, Labels] | None = None
 
     # what a subclass says -----------------------------------------------------------------------------------------
 
@@ -66,9 +66,14 @@ class PerturbationDataModule(DrawnDataModule):
         """What ``augment=True`` stands for."""
         return None
 
-    def read(self, split: Literal["train", "val", "test"]) -> tuple[Tensor, Labels] | None:
-        """Reads a split: inputs (uint8 images ``[N, C, H, W]`` or float features) and true labels ``[N]``.
+    def evaluation_view(self) -> Augmentation | None:
+        """What an image goes through where it is not augmented, such as a crop to the network's size; None: nothing."""
+        return None
 
+    def read(self, split: Literal["train", "val", "test"]) -> tuple[Inputs, Labels] | None:
+        """Reads a split: inputs (uint8 images ``[N, C, H, W]``, also as files, or float features) and true labels.
+
+        Labels are class ids ``[N]``, or one 0 or 1 for each class ``[N, C]`` where ``multi_label`` says so.
         Returns None for ``val`` where the source has no validation split of its own.
         """
         raise NotImplementedError(f"{type(self).__name__} must read its arrays.")
@@ -83,12 +88,12 @@ class PerturbationDataModule(DrawnDataModule):
                 raise ValueError(f"{type(self).__name__} has no training split.")
             self._val = self.read("val")
             if self._val is not None:
-                check_labels(self._val[1], self.num_classes)
+                self._checked_labels(self._val[1])
             if self._val is not None and (self.val_size or self.meta_labels == "validate"):
                 asking = f"val_size={self.val_size}" if self.val_size else "meta_labels='validate'"
                 raise ValueError(
                     f"{asking} asks for a validation split, but {type(self).__name__} found one in the data. Set "
-                    "val_size to 0 and meta_labels to drop or merge, or move the folder away."
+                    "val_size to 0 and meta_labels to drop or merge, or leave that split out of the data."
                 )
             self._draw(train[1], partial(_rows, train[0]))
             self._train = train
@@ -97,7 +102,7 @@ class PerturbationDataModule(DrawnDataModule):
         if stage in (None, "test", "predict") and self._test is None:
             self._test = self.read("test")
             if self._test is not None:
-                check_labels(self._test[1], self.num_classes)
+                self._checked_labels(self._test[1])
 
     # loaders ------------------------------------------------------------------------------------------------------
 
@@ -142,24 +147,28 @@ class PerturbationDataModule(DrawnDataModule):
         return self._evaluation(*self._images_and(self.given_labels), positions=self.train_index)
 
     def raw_inputs(self, positions: npt.ArrayLike) -> Tensor:
-        """Training inputs as read (uint8 images or features) at positions of the full training set ``[n, ...]``."""
+        """Training inputs as read (uint8 images or features) at positions of the full training set ``[n, ...]``.
+
+        Images that are decoded when they are served are decoded here.
+        """
         self._need_setup()
         assert self._train is not None
         return self._train[0][torch.as_tensor(np.asarray(positions, dtype=np.int64))]
 
-    def _images_and(self, labels: Labels) -> tuple[Tensor, Labels]:
+    def _images_and(self, labels: Labels) -> tuple[Inputs, Labels]:
         self._need_setup()
         assert self._train is not None
         return self._train[0], labels
 
-    def _evaluation(self, x: Tensor, labels: Labels, positions: Labels | None = None) -> Any:
+    def _evaluation(self, x: Inputs, labels: Labels, positions: Labels | None = None) -> Any:
         rank, world = self._ranks
         chosen = torch.arange(len(x)) if positions is None else torch.from_numpy(positions)
         sampler = EvaluationSampler(chosen, self.eval_batch_size, rank=rank, world_size=world)
         return self._loader(sampler, (x, labels), None, 1)
 
-    def _loader(self, sampler: Any, data: tuple[Tensor, Labels], augment: Augmentation | None, views: int) -> Any:
+    def _loader(self, sampler: Any, data: tuple[Inputs, Labels], augment: Augmentation | None, views: int) -> Any:
         x, labels = data
+        augment = augment or self._view
         if augment is not None and (x.dtype != torch.uint8 or x.ndim != 4):
             raise ValueError(
                 f"augment={type(augment).__name__} works on uint8 images [N, C, H, W]; this data has {x.dtype} of "
@@ -169,7 +178,7 @@ class PerturbationDataModule(DrawnDataModule):
         # the loader's own generator: it must not draw from the stream that dropout draws from
         generator = torch.Generator().manual_seed(self.seed)
         return ResumableLoader(
-            BatchedSet(x, torch.from_numpy(labels), augment, views, self.seed, pairs),
+            BatchedSet(x, self._served(labels), augment, views, self.seed, pairs),
             batch_size=None,
             sampler=sampler,
             num_workers=self.num_workers,
@@ -177,6 +186,11 @@ class PerturbationDataModule(DrawnDataModule):
             pin_memory=self.pin_memory,
             generator=generator,
         )
+
+    def _served(self, labels: Labels) -> Tensor:
+        y = torch.from_numpy(labels)
+        # what binary cross-entropy takes, here and in modules of other projects
+        return y.float() if self.multi_label else y
 
     # on the device ------------------------------------------------------------------------------------------------
 
@@ -205,5 +219,10 @@ class PerturbationDataModule(DrawnDataModule):
         return (x.float() - 255.0 * mean) / (255.0 * std)
 
 
-def _rows(x: Tensor, positions: Labels) -> Tensor:
+def _rows(x: Inputs, positions: Labels) -> Tensor:
+    if not isinstance(x, Tensor):
+        raise ValueError(
+            "The label noise looks at the pixels of all images, which are decoded one by one here and would not fit "
+            "into memory. Choose a noise that looks at labels alone."
+        )
     return x[torch.from_numpy(positions)]

@@ -11,7 +11,10 @@ from torch.utils.data import DataLoader, Dataset
 from lightning_perturb.core import random as keyed_random
 from lightning_perturb.core.batch import Batch
 from lightning_perturb.data.augment import Augmentation
+from lightning_perturb.data.image_files import ImageFiles
 from lightning_perturb.data.samplers import Draw
+
+Inputs = Tensor | ImageFiles
 
 
 class BatchedSet(Dataset[Any]):
@@ -28,7 +31,7 @@ class BatchedSet(Dataset[Any]):
 
     def __init__(
         self,
-        x: Tensor,
+        x: Inputs,
         y: Tensor,
         augment: Augmentation | None = None,
         views: int = 1,
@@ -53,13 +56,14 @@ class BatchedSet(Dataset[Any]):
         views = tuple(self._view(x, draw, number) for number in range(self.views))
         if self.pairs:
             return views[0], y
-        return Batch(views if self.views > 1 else views[0], y, draw.positions)
+        extra = {} if draw.keys is None else {"sample_key": draw.keys}
+        return Batch(views if self.views > 1 else views[0], y, draw.positions, extra)
 
     def _view(self, x: Tensor, draw: Draw, number: int) -> Tensor:
         if self.augment is None:
             return x
         stream = f"augment/{number}"
-        return self.augment(x, keyed_random.uniform(self.seed, stream, draw.epoch, draw.positions, self.augment.draws))
+        return self.augment(x, keyed_random.uniform(self.seed, stream, draw.epoch, draw.names, self.augment.draws))
 
 
 class ResumableLoader(DataLoader[Any]):

@@ -15,10 +15,15 @@ from torch import Tensor
 
 from lightning_perturb.checks import check_choice, check_positive
 from lightning_perturb.core.needs import DataFacts, Needs
-from lightning_perturb.data.balanced import MetaSampler
+from lightning_perturb.data.balanced import ClassAwareSampler, MetaSampler
 from lightning_perturb.data.imbalance import Imbalance
-from lightning_perturb.data.label_noise import LabelNoise, noise_rate, realized_transition_matrix
-from lightning_perturb.data.labels import Labels, check_labels, count_classes
+from lightning_perturb.data.label_noise import (
+    LabelNoise,
+    noise_rate,
+    realized_entry_matrices,
+    realized_transition_matrix,
+)
+from lightning_perturb.data.labels import Labels, check_labels, check_multi_hot, count_classes
 from lightning_perturb.data.samplers import EpochSampler
 from lightning_perturb.data.split import balanced_meta_split, stratified_split
 
@@ -40,6 +45,8 @@ class DrawnDataModule(LightningDataModule):
             methods train on the same samples. ``merge``: it trains on them too, with their true labels. ``validate``:
             they are its validation set.
         meta_batch_size: Samples in a meta batch, on each device; None takes the size of training batches.
+        balanced_from: First epoch in which training batches are re-sampled so that every class comes alike often, by
+            given labels (0: from the start); None never. A method may ask for it too.
         train_size: Keep this many training samples (a share below 1 or a count), in proportion to the classes; None
             keeps all.
         seed: Seed of splits, imbalance, noise, order and augmentation.
@@ -48,6 +55,8 @@ class DrawnDataModule(LightningDataModule):
     #: mean and standard deviation of pixels in [0, 1] by channel; None where inputs are no pixels
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    #: whether labels are multi-hot ``[N, C]`` instead of class ids ``[N]``
+    multi_label: bool = False
 
     def __init__(
         self,
@@ -58,6 +67,7 @@ class DrawnDataModule(LightningDataModule):
         meta_size: int = 0,
         meta_labels: Literal["drop", "merge", "validate"] = "drop",
         meta_batch_size: int | None = None,
+        balanced_from: int | None = None,
         train_size: float | None = None,
         seed: int = 0,
     ) -> None:
@@ -68,11 +78,18 @@ class DrawnDataModule(LightningDataModule):
             check_positive("meta_batch_size", meta_batch_size)
         check_choice("val_labels", val_labels, ("given", "clean"))
         check_choice("meta_labels", meta_labels, ("drop", "merge", "validate"))
+        if meta_labels != "drop" and not meta_size:
+            raise ValueError(
+                f"meta_labels={meta_labels!r} says what to do with clean samples, but meta_size=0 carves none. Set "
+                "meta_size, or leave meta_labels away."
+            )
         if meta_labels == "validate" and val_size:
             raise ValueError(
                 f"meta_labels='validate' and val_size={val_size} both ask for a validation set. Set val_size to 0, or "
                 "meta_labels to drop or merge."
             )
+        if balanced_from is not None:
+            check_positive("balanced_from", balanced_from, zero=True)
         if train_size is not None:
             check_positive("train_size", train_size)
         self.label_noise = label_noise
@@ -82,6 +99,7 @@ class DrawnDataModule(LightningDataModule):
         self.meta_size = meta_size
         self.meta_labels = meta_labels
         self.meta_batch_size = meta_batch_size
+        self.balanced_from = balanced_from
         self.train_size = train_size
         self.seed = seed
         self._drawn = False
@@ -105,6 +123,26 @@ class DrawnDataModule(LightningDataModule):
         # one stream for each use: more noise must not move the split
         return np.random.default_rng([self.seed, *use.encode()])
 
+    def _checked_labels(self, labels: npt.ArrayLike) -> Labels:
+        """True labels as int64, of the kind that this module has."""
+        check = check_multi_hot if self.multi_label else check_labels
+        return check(labels, self.num_classes)
+
+    def _check_arguments_fit(self) -> None:
+        if not self.multi_label:
+            return
+        if self.imbalance is not None:
+            raise ValueError(
+                f"imbalance={type(self.imbalance).__name__} keeps so many samples of each class, which says nothing "
+                "where a sample has several. Set imbalance to null and take long-tailed data: VOCMLT, COCOMLT, or "
+                "MultiLabelDigits with its ratio."
+            )
+        if self.meta_size:
+            raise ValueError(
+                f"meta_size={self.meta_size} takes equally many samples of each class, which says nothing where a "
+                "sample has several. Set meta_size to 0: no multi-label method learns from meta samples."
+            )
+
     def _subset(self, labels: Labels, size: float) -> Labels:
         """Positions of ``train_size`` samples."""
         number = round(size * len(labels)) if size < 1 else int(size)
@@ -120,11 +158,11 @@ class DrawnDataModule(LightningDataModule):
         """Draws splits and given labels.
 
         Args:
-            labels: True labels of the full training set ``[N]``.
+            labels: True labels of the full training set ``[N]``, or multi-hot ``[N, C]``.
             inputs: Gives clean inputs at positions; called by noise that looks at them.
         """
-        labels = np.asarray(labels, dtype=np.int64)
-        check_labels(labels, self.num_classes)
+        labels = self._checked_labels(labels)
+        self._check_arguments_fit()
         rest = np.arange(len(labels))
         if self.train_size is not None and self.train_size != len(labels):
             rest = self._subset(labels, self.train_size)
@@ -160,6 +198,8 @@ class DrawnDataModule(LightningDataModule):
     def _hand_out_meta(self) -> None:
         """Says which samples train, validate and are meta samples for the method that the trainer has now."""
         self.train_index, self.val_index, self.meta_index = self._splits
+        if self._needs_meta and self.trainer.state.fn == TrainerFn.FITTING:  # type: ignore[union-attr]
+            self._check_meta()
         if self.trainer is None or self._needs_meta or self.meta_labels == "drop":
             return
         if self.meta_labels == "merge":
@@ -168,40 +208,70 @@ class DrawnDataModule(LightningDataModule):
             self.val_index = self.meta_index
         self.meta_index = self.meta_index[:0]
 
+    def _check_meta(self) -> None:
+        """Says so before training where the method lacks clean samples."""
+        if self.multi_label:
+            # the method is about to refuse the labels themselves
+            return
+        labels = self.true_labels[self.meta_index]
+        missing = np.flatnonzero(count_classes(labels, self.num_classes) == 0)
+        if len(missing):
+            method = type(self.trainer.lightning_module).__name__  # type: ignore[union-attr]
+            fault = (
+                "leaves no clean samples"
+                if not len(labels)
+                else f"leaves {len(missing)} of {self.num_classes} classes without a clean sample (first: {missing[0]})"
+            )
+            raise ValueError(
+                f"{method} learns from clean meta samples of every class, but meta_size={self.meta_size} {fault}. Set "
+                f"meta_size of the data to at least {self.num_classes}; the papers take 10 to 100 for each class."
+            )
+
     # what was drawn -----------------------------------------------------------------------------------------------
 
     @property
     def facts(self) -> DataFacts:
         """What a method learns of the data before training."""
         self._need_setup()
-        return DataFacts(len(self.true_labels), self.num_classes, self.class_counts, self.mean, self.std)
+        return DataFacts(
+            num_samples=len(self.true_labels),
+            num_classes=self.num_classes,
+            class_counts=self.class_counts,
+            mean=self.mean,
+            std=self.std,
+            multi_label=self.multi_label,
+            train_samples=len(self.train_index),
+            noisy=self.noisy if self._needs is not None and self._needs.truth else None,
+        )
 
     @property
     def class_counts(self) -> Labels:
-        """Given labels by class in the training split ``[C]``."""
+        """Given labels by class in the training split ``[C]``; positives where labels are multi-hot."""
         self._need_setup()
-        return np.bincount(self.given_labels[self.train_index], minlength=self.num_classes)
+        return count_classes(self.given_labels[self.train_index], self.num_classes)
 
     @property
     def noisy(self) -> npt.NDArray[np.bool_]:
         """Which samples of the full training set carry a wrong label ``[N]``."""
         self._need_setup()
         wrong: npt.NDArray[np.bool_] = self.given_labels != self.true_labels
-        return wrong
+        return np.asarray(wrong.any(axis=1)) if self.multi_label else wrong
 
     @property
     def noise_rate(self) -> float:
-        """Share of wrong labels in the training split."""
+        """Share of wrong labels in the training split; of wrong entries where labels are multi-hot."""
         self._need_setup()
         return noise_rate(self.true_labels[self.train_index], self.given_labels[self.train_index])
 
     @property
     def transition_matrix(self) -> npt.NDArray[np.float64]:
-        """How true labels became given labels in the training split: ``[C, C]``, rows are true classes."""
+        """How true labels became given labels in the training split: ``[C, C]``, rows are true classes.
+
+        Where labels are multi-hot, one matrix for each class by itself: ``[C, 2, 2]``, rows are true entries.
+        """
         self._need_setup()
-        return realized_transition_matrix(
-            self.true_labels[self.train_index], self.given_labels[self.train_index], self.num_classes
-        )
+        realized = realized_entry_matrices if self.multi_label else realized_transition_matrix
+        return realized(self.true_labels[self.train_index], self.given_labels[self.train_index], self.num_classes)
 
     @property
     def checksum(self) -> str:
@@ -246,18 +316,26 @@ class DrawnDataModule(LightningDataModule):
             )
         resume, self._resume = self._resume or {}, None
         rank, world = self._ranks
-        sampler = EpochSampler(
-            torch.from_numpy(self.train_index),
-            batch_size,
-            seed=self.seed,
-            shuffle=shuffle,
-            drop_last=drop_last,
-            rank=rank,
-            world_size=world,
-            epoch=resume.get("epoch", 0 if self.trainer is None else self.trainer.current_epoch),
-            skip=resume.get("batch", 0),
-            current_epoch=None if self.trainer is None else self._current_epoch,
-        )
+        positions = torch.from_numpy(self.train_index)
+        options: dict[str, Any] = {
+            "seed": self.seed,
+            "shuffle": shuffle,
+            "drop_last": drop_last,
+            "rank": rank,
+            "world_size": world,
+            "epoch": resume.get("epoch", 0 if self.trainer is None else self.trainer.current_epoch),
+            "skip": resume.get("batch", 0),
+            "current_epoch": None if self.trainer is None else self._current_epoch,
+        }
+        asked = (self.balanced_from, None if self._needs is None else self._needs.balanced_from)
+        balanced_from = [epoch for epoch in asked if epoch is not None]
+        if balanced_from:
+            labels = self.given_labels[self.train_index]
+            sampler: EpochSampler = ClassAwareSampler(
+                positions, labels, batch_size, balanced_from=min(balanced_from), **options
+            )
+        else:
+            sampler = EpochSampler(positions, batch_size, **options)
         if len(sampler) == 0:
             raise ValueError(
                 f"drop_last=True leaves no batch: {len(self.train_index)} training samples, "
@@ -279,20 +357,8 @@ class DrawnDataModule(LightningDataModule):
         """
         if not self._needs_meta:
             return training
-        labels = self.true_labels[self.meta_index]
-        missing = np.flatnonzero(count_classes(labels, self.num_classes) == 0)
-        if len(missing):
-            method = type(self.trainer.lightning_module).__name__  # type: ignore[union-attr]
-            fault = (
-                "leaves no clean samples"
-                if not len(labels)
-                else f"leaves {len(missing)} of {self.num_classes} classes without a clean sample (first: {missing[0]})"
-            )
-            raise ValueError(
-                f"{method} learns from clean meta samples of every class, but meta_size={self.meta_size} {fault}. Set "
-                f"meta_size of the data to at least {self.num_classes}; the papers take 10 to 100 for each class."
-            )
         size = self.meta_batch_size or sampler.batch_size
+        labels = self.true_labels[self.meta_index]
         meta = load(MetaSampler(torch.from_numpy(self.meta_index), labels, size, sampler))
         # both have the same length; the default mode would start the first anew before it sees the end of the second
         return CombinedLoader({"train": training, "meta": meta}, "min_size")

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from lightning.fabric.utilities.apply_func import move_data_to_device
 from torch import Tensor
@@ -15,7 +16,7 @@ from torch.utils.data._utils.pin_memory import pin_memory
 from lightning_perturb.core import random as keyed_random
 from lightning_perturb.core.batch import Batch
 from lightning_perturb.data.labels import Labels
-from lightning_perturb.data.sample_label import LABEL_NAMES, class_id, with_label
+from lightning_perturb.data.sample_label import LABEL_NAMES, label_of, with_label
 from lightning_perturb.data.samplers import Draw
 from lightning_perturb.data.seeded import generators_kept, seed_generators
 
@@ -29,8 +30,8 @@ class ForeignSet(Dataset[Any]):
 
     Args:
         dataset: The foreign set.
-        true_labels: Its labels ``[N]``.
-        labels: What they are exchanged for ``[N]``.
+        true_labels: Its labels ``[N]``, or multi-hot ``[N, C]``.
+        labels: What they are exchanged for.
         key: Where the label of a sample stands.
         collate: The foreign loader's collate function.
         seed: Seed of the augmentation.
@@ -62,7 +63,7 @@ class ForeignSet(Dataset[Any]):
     def collated(self, draw: Draw, view: int = 0) -> Any:
         """The foreign batch of one view."""
         samples = list(self.samples(draw, view))
-        seed_generators(self._seeds(f"collate/{view}", draw.epoch, draw.positions[:1])[0])
+        seed_generators(self._seeds(f"collate/{view}", draw.epoch, draw.names[:1])[0])
         return self.collate(samples)
 
     def samples(self, draw: Draw, view: int = 0) -> Iterator[Any]:
@@ -71,22 +72,23 @@ class ForeignSet(Dataset[Any]):
         Raises:
             ValueError: If the set gives another label than it gave before.
         """
-        seeds = self._seeds(f"sample/{view}", draw.epoch, draw.positions)
+        seeds = self._seeds(f"sample/{view}", draw.epoch, draw.names)
         for position, seed in zip(draw.positions.tolist(), seeds, strict=True):
             seed_generators(seed)
             sample = self.dataset[position]
-            true, given = int(self.true_labels[position]), int(self.labels[position])
-            found = class_id(sample[self.key], f"training sample {position}")
-            if found != true:
+            true, given = self.true_labels[position], self.labels[position]
+            found = label_of(sample[self.key], f"training sample {position}")
+            if not np.array_equal(found, true):
                 raise ValueError(
                     f"{type(self.dataset).__name__} gives training sample {position} the label {found}, but gave "
                     f"{true} when all labels were read. Let it return a fixed label for each index, "
                     "equal to its targets."
                 )
-            yield sample if given == true else with_label(sample, self.key, given)
+            new = given if given.ndim else int(given)
+            yield sample if np.array_equal(given, true) else with_label(sample, self.key, new)
 
-    def _seeds(self, stream: str, epoch: int, positions: Tensor) -> list[int]:
-        seeds: list[int] = keyed_random.integers(self.seed, stream, epoch, positions, 2**32).reshape(-1).tolist()
+    def _seeds(self, stream: str, epoch: int, names: Tensor) -> list[int]:
+        seeds: list[int] = keyed_random.integers(self.seed, stream, epoch, names, 2**32).reshape(-1).tolist()
         return seeds
 
 
@@ -107,7 +109,7 @@ class IndexedSet(ForeignSet):
         with generators_kept():
             views = [self.collated(draw, view) for view in range(self.views)]
         given = torch.from_numpy(self.labels)[draw.positions]
-        return Indexed(views, draw.positions, _label_place(views[0], self.key, given))
+        return Indexed(views, draw.positions, _label_place(views[0], self.key, given), draw.keys)
 
 
 class BatchSet(IndexedSet):
@@ -130,11 +132,13 @@ class Indexed:
         views: One batch of the foreign layout for each view of the same samples.
         index: Position of each sample in the full training set ``[B]``.
         place: Where the labels stand in such a batch.
+        keys: What names the samples in random draws ``[B]``, or None where the index does.
     """
 
     views: list[Any]
     index: Tensor
     place: int | str
+    keys: Tensor | None = None
 
     def map(self, function: Callable[[Any], Any]) -> Indexed:
         """The same samples with every foreign batch changed."""
@@ -156,7 +160,10 @@ class Indexed:
         # one label per sample may stand in a column; cross-entropy wants int64 ids
         y = first.y.reshape(len(self.index)) if first.y.numel() == len(self.index) else first.y
         y = y if y.is_floating_point() else y.long()
-        return Batch(x, y, self.index.to(y.device, non_blocking=True), first.extra)  # type: ignore[arg-type]
+        extra = first.extra
+        if self.keys is not None:
+            extra = {**extra, "sample_key": self.keys.to(y.device, non_blocking=True)}
+        return Batch(x, y, self.index.to(y.device, non_blocking=True), extra)  # type: ignore[arg-type]
 
 
 def _as_draw(draw: Draw | int) -> Draw:
@@ -176,7 +183,11 @@ def _label_place(batch: Any, key: int | str, given: Tensor) -> int | str:
         places = []
     for place in places:
         y = batch.y if isinstance(batch, Batch) else batch[place]
-        if isinstance(y, Tensor) and y.numel() == len(given) and torch.equal(y.reshape(-1).to(given.dtype), given):
+        if (
+            isinstance(y, Tensor)
+            and y.numel() == given.numel()
+            and torch.equal(y.reshape(given.shape).to(given), given)
+        ):
             return place  # type: ignore[no-any-return]
     raise ValueError(
         f"The collate_fn of the wrapped loader returned a {type(batch).__name__} in which the labels of its samples "

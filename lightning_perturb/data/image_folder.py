@@ -15,7 +15,6 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image
 from rich.console import Console
 from rich.progress import track
 from torch import Tensor
@@ -23,6 +22,7 @@ from torch import Tensor
 from lightning_perturb.checks import check_positive
 from lightning_perturb.data.augment import Augmentation, CropFlip
 from lightning_perturb.data.base import Labels, PerturbationDataModule
+from lightning_perturb.data.image_files import decode_image
 
 _IMAGES = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 # files decoded between two writes: enough to keep every core busy, little enough to need no memory
@@ -224,24 +224,7 @@ def _images(files: list[str], size: int) -> Iterator[npt.NDArray[np.uint8]]:
     remaining = iter(files)
     with ThreadPoolExecutor() as pool:
         while block := list(islice(remaining, _BLOCK)):
-            yield from pool.map(_image, block, [size] * len(block))
-
-
-def _image(path: str, size: int) -> npt.NDArray[np.uint8]:
-    """One image ``[3, size, size]``."""
-    try:
-        with Image.open(path) as file:
-            image = file.convert("RGB")
-    except Exception as error:  # decoders raise anything, and the file must be named
-        raise ValueError(f"{path} cannot be read as an image ({error}). Replace or remove the file.") from error
-    width, height = image.size
-    short = min(width, height)
-    if short != size:
-        width, height = size * width // short, size * height // short
-        image = image.resize((width, height), Image.Resampling.BILINEAR)
-    left, top = round((width - size) / 2), round((height - size) / 2)
-    pixels = np.asarray(image.crop((left, top, left + size, top + size)), dtype=np.uint8)
-    return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+            yield from pool.map(decode_image, block, [size] * len(block))
 
 
 def _mapped(path: Path, shape: tuple[int, ...]) -> Tensor:

@@ -38,9 +38,37 @@ def check_labels(labels: npt.ArrayLike, num_classes: int, name: str = "labels") 
     return ids
 
 
+def check_multi_hot(labels: npt.ArrayLike, num_classes: int, name: str = "labels") -> Labels:
+    """Returns multi-hot labels as int64, or says what is wrong with them.
+
+    Args:
+        labels: one 0 or 1 (or False and True) for each sample and class, shape [N, num_classes].
+        num_classes: number of classes C.
+        name: what the labels are called in the message.
+
+    Returns:
+        int64 array of shape [N, C]; shares memory with ``labels`` where that already is int64.
+
+    Raises:
+        ValueError: if the labels are not one matrix of zeros and ones with a column for each class.
+    """
+    array: npt.NDArray[Any] = np.asarray(labels)
+    if array.ndim != 2 or array.shape[1] != num_classes:
+        raise ValueError(f"{name} has shape {array.shape}. Give one 0 or 1 for each class, shape [N, {num_classes}].")
+    wrong = np.argwhere((array != 0) & (array != 1))
+    if len(wrong):
+        row, column = wrong[0].tolist()
+        raise ValueError(
+            f"{name}[{row}, {column}]={array[row, column]} is neither 0 nor 1 ({len(wrong)} such entries). Multi-hot "
+            "labels hold 1 for the classes of a sample and 0 for the others."
+        )
+    return array.astype(np.int64, copy=False)
+
+
 def count_classes(labels: Labels, num_classes: int) -> Labels:
-    """Returns the number of samples of each class, shape [num_classes]."""
-    return np.bincount(labels, minlength=num_classes).astype(np.int64, copy=False)
+    """Returns the number of samples of each class, shape [num_classes]; for multi-hot labels [N, C] the positives."""
+    counts = labels.sum(0) if labels.ndim == 2 else np.bincount(labels, minlength=num_classes)
+    return counts.astype(np.int64, copy=False)
 
 
 def choose_per_class(labels: Labels, counts: Labels, generator: np.random.Generator) -> npt.NDArray[np.bool_]:

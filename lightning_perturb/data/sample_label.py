@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lightning_perturb.data.labels import Labels
+
 INPUT_NAMES = ("x", "input", "image")
 LABEL_NAMES = ("y", "label", "labels", "target")
 
@@ -75,13 +77,35 @@ def class_id(label: Any, where: str) -> int:
     return int(label.item()) if isinstance(label, (Tensor, np.ndarray)) else int(label)
 
 
-def with_label(sample: Any, key: int | str, label: int) -> Any:
-    """Returns the sample with another class id; sample and label keep their types, and the old sample is left alone.
+def label_of(label: Any, where: str) -> int | Labels:
+    """Returns the class id in a label of one sample, or the multi-hot labels ``[C]``.
+
+    Args:
+        label: What :func:`class_id` reads, or a vector of several zeros and ones.
+        where: What the label belongs to, for the message.
+
+    Raises:
+        ValueError: If it is anything else.
+    """
+    if not isinstance(label, (Tensor, np.ndarray)) or len(label.shape) != 1 or label.shape[0] == 1:
+        return class_id(label, where)
+    row = np.asarray(label)
+    if row.dtype.kind not in "iubf" or not ((row == 0) | (row == 1)).all():
+        raise ValueError(
+            f"The label of {where} is {label.dtype} of shape {tuple(label.shape)}, and not all of it is 0 or 1. Wrap "
+            "corrupts one whole number 0..C-1 per sample, or one 0 or 1 for each class: let the data set return that, "
+            "or set label_key to where it stands."
+        )
+    return row.astype(np.int64)
+
+
+def with_label(sample: Any, key: int | str, label: int | Labels) -> Any:
+    """Returns the sample with another label; sample and label keep their types, and the old sample is left alone.
 
     Args:
         sample: A tuple, a named tuple, a list or a mapping.
         key: Where the label stands, from :func:`find_label_key`.
-        label: The new class id.
+        label: The new class id, or the new multi-hot labels ``[C]``.
     """
     new = _like(sample[key], label)
     if isinstance(sample, MutableMapping):
@@ -111,10 +135,10 @@ def input_of(sample: Any, key: int | str) -> Any:
     return sample[1 if key == 0 else 0]
 
 
-def _like(old: Any, label: int) -> Any:
+def _like(old: Any, label: int | Labels) -> Any:
     """A label of the type and shape of the old one."""
     if isinstance(old, Tensor):
-        return torch.full_like(old, label)
+        return torch.as_tensor(label, device=old.device).to(old.dtype).expand_as(old).clone()
     if isinstance(old, np.ndarray):
-        return np.full_like(old, label)
+        return np.broadcast_to(label, old.shape).astype(old.dtype)
     return type(old)(label)

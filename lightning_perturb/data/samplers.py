@@ -15,10 +15,23 @@ from torch.utils.data import DistributedSampler
 
 @dataclass(frozen=True)
 class Draw:
-    """One batch to fetch: the epoch keys the augmentation, the positions name the samples."""
+    """One batch to fetch.
+
+    Attributes:
+        epoch: Keys the augmentation.
+        positions: Which samples ``[B]``.
+        keys: What names them in random draws ``[B]``, where a sample comes more than once in an epoch; None where the
+            positions do.
+    """
 
     epoch: int
     positions: Tensor
+    keys: Tensor | None = None
+
+    @property
+    def names(self) -> Tensor:
+        """What names the samples in random draws ``[B]``."""
+        return self.positions if self.keys is None else self.keys
 
 
 class EpochSampler(DistributedSampler[Any]):
@@ -80,16 +93,26 @@ class EpochSampler(DistributedSampler[Any]):
         permutation = np.random.default_rng([self.seed, epoch]).permutation(len(self.positions))
         return self.positions[torch.from_numpy(permutation)]
 
+    def keys(self, order: Tensor) -> Tensor | None:
+        """What names the samples of an order in random draws, where positions do not: they come more than once."""
+        return None
+
     def __iter__(self) -> Iterator[Draw]:
         # eager, not a generator: the epoch is read when the iterator is made, with and without workers
         order = self.order(self.epoch)
+        keys = self.keys(order)
+        # by epoch, not once: a loader with workers makes its first iterator twice
+        first = self.skip if self.epoch == self.first_epoch else 0
+        batches = self._batches(order)
+        names: tuple[Tensor | None, ...] = (None,) * len(batches) if keys is None else self._batches(keys)
+        return iter([Draw(self.epoch, *batch) for batch in zip(batches, names, strict=True)][first:])
+
+    def _batches(self, order: Tensor) -> tuple[Tensor, ...]:
+        """This rank's batches of an order."""
         missing = -len(order) % self.num_replicas
         again = order[torch.arange(missing) % max(len(order), 1)]
         mine = torch.cat([order, again])[self.rank :: self.num_replicas]
-        # by epoch, not once: a loader with workers makes its first iterator twice
-        first = self.skip if self.epoch == self.first_epoch else 0
-        batches = torch.split(mine, self.batch_size)[: len(self)]
-        return iter([Draw(self.epoch, batch) for batch in batches[first:]])
+        return torch.split(mine, self.batch_size)[: len(self)]
 
 
 class EvaluationSampler(DistributedSampler[Any]):

@@ -3,7 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
-from lightning_perturb.data.labels import Labels, check_labels, choose_per_class, count_classes
+from lightning_perturb.data.labels import Labels, check_labels, check_multi_hot, choose_per_class, count_classes
 
 __all__ = ["balanced_meta_split", "check_labels", "stratified_split"]
 
@@ -14,10 +14,10 @@ def stratified_split(
     """Holds out samples in proportion to the class sizes, and leaves every class at least one sample.
 
     The proportional shares are rounded so that their sum is exactly ``size``: down at first, then up for the classes
-    whose share lost most.
+    whose share lost most. Multi-hot labels are split by iterative stratification: class after class, the rarest first.
 
     Args:
-        labels: class ids, shape [N].
+        labels: class ids, shape [N], or multi-hot labels, shape [N, C].
         num_classes: number of classes C.
         size: how many samples to hold out, or their share of N where it is below 1.
         generator: the source of the draw.
@@ -28,6 +28,8 @@ def stratified_split(
     Raises:
         ValueError: if ``size`` is negative, neither a share nor a whole number, or leaves a class without a sample.
     """
+    if np.ndim(labels) == 2:
+        return _multi_label_split(check_multi_hot(labels, num_classes), size, generator)
     ids = check_labels(labels, num_classes)
     number = _number(size, len(ids))
     available = count_classes(ids, num_classes)
@@ -42,6 +44,54 @@ def stratified_split(
     while counts.sum() < number:
         counts[np.argmax(np.where(counts < most, share - counts, -np.inf))] += 1
     return _divide(choose_per_class(ids, counts, generator))
+
+
+def _multi_label_split(labels: Labels, size: int | float, generator: np.random.Generator) -> tuple[Labels, Labels]:
+    """Iterative stratification: a class's undecided samples are dealt out when it is the one with fewest of them."""
+    number = _number(size, len(labels))
+    available = labels.sum(0)
+    wanted = number * available / max(len(labels), 1)
+    order = generator.permutation(len(labels))
+    held = np.zeros(len(labels), dtype=np.bool_)
+    undecided = np.ones(len(labels), dtype=np.bool_)
+    classes = set(range(labels.shape[1]))
+    while classes:
+        open_counts = labels[undecided].sum(0)
+        c = min(classes, key=lambda k: (open_counts[k], k))
+        classes.remove(c)
+        mine = order[undecided[order] & (labels[order, c] == 1)]
+        already = int(labels[held, c].sum())
+        # the class keeps a sample
+        take = min(round(wanted[c] - already), available[c] - 1 - already)
+        held[mine[: max(take, 0)]] = True
+        undecided[mine] = False
+    _adjust_number(labels, held, number, order)
+    return _divide(held)
+
+
+def _adjust_number(labels: Labels, held: npt.NDArray[np.bool_], number: int, order: Labels) -> None:
+    """Moves samples, those with the fewest labels first, until ``number`` are held and no class is all held."""
+    by_labels = order[np.argsort(labels[order].sum(1), kind="stable")]
+    left, missing = labels[~held].sum(0), number - int(held.sum())
+
+    def move(i: int) -> int:
+        held[i] = not held[i]
+        left[:] += labels[i] * (-1 if held[i] else 1)
+        return -1 if held[i] else 1
+
+    for i in by_labels[::-1]:
+        # a class whose rarer companions took all of its samples
+        if held[i] and (labels[i] > left).any():
+            missing += move(i)
+    for i in by_labels:
+        spare = held[i] if missing < 0 else not held[i] and (left > labels[i]).all(where=labels[i] == 1)
+        if missing and spare:
+            missing += move(i)
+    if missing:
+        raise ValueError(
+            f"size={number} of {len(labels)} samples cannot be held out so that every class keeps a sample. Hold out "
+            f"at most {number - missing}."
+        )
 
 
 def balanced_meta_split(

@@ -14,7 +14,7 @@ from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset, TensorD
 from lightning_perturb.core.distributed import rank
 from lightning_perturb.data.datasets import as_is
 from lightning_perturb.data.labels import Labels
-from lightning_perturb.data.sample_label import class_id
+from lightning_perturb.data.sample_label import label_of
 
 # classes whose first sample is compared with the stored labels
 _CLASSES_COMPARED = 32
@@ -23,7 +23,7 @@ _BLOCK = 256
 
 
 def read_true_labels(loader: DataLoader[Any], key: int | str) -> Labels:
-    """Returns the class id of every sample of a loader's data set, in index order.
+    """Returns the class id, or the multi-hot labels, of every sample of a loader's data set, in index order.
 
     Labels that the set keeps (``targets``, ``labels``, the tensor of a TensorDataset; also below Subset and
     ConcatDataset) are taken where the first sample of up to 32 classes confirms them. Otherwise every sample is read
@@ -34,10 +34,10 @@ def read_true_labels(loader: DataLoader[Any], key: int | str) -> Labels:
         key: Where the label of a sample stands.
 
     Returns:
-        int64 ``[N]``.
+        int64 ``[N]``, or ``[N, C]``.
 
     Raises:
-        ValueError: If a label is not a class id.
+        ValueError: If a label is neither a class id nor multi-hot, or samples differ in that.
     """
     stored = _stored(loader.dataset, key)
     if stored is not None and _confirmed(loader.dataset, key, stored):
@@ -46,7 +46,7 @@ def read_true_labels(loader: DataLoader[Any], key: int | str) -> Labels:
 
 
 def _stored(dataset: Any, key: int | str) -> Labels | None:
-    """Labels that the set keeps as a vector, or None."""
+    """Labels that the set keeps as a vector, or a matrix of zeros and ones, or None."""
     if isinstance(dataset, Subset):
         below = _stored(dataset.dataset, key)
         return None if below is None else below[np.asarray(dataset.indices, dtype=np.int64)]
@@ -72,22 +72,25 @@ def _vector(value: Any, length: int) -> Labels | None:
         array: npt.NDArray[Any] = value.cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
     except ValueError:  # a ragged list
         return None
-    if array.shape not in ((length,), (length, 1)) or array.dtype.kind not in "iub":
-        return None
-    return array.reshape(length).astype(np.int64)
+    if array.shape in ((length,), (length, 1)) and array.dtype.kind in "iub":
+        return array.reshape(length).astype(np.int64)
+    if array.ndim == 2 and len(array) == length and array.dtype.kind in "iubf" and ((array == 0) | (array == 1)).all():
+        return array.astype(np.int64)
+    return None
 
 
 def _confirmed(dataset: Any, key: int | str, stored: Labels) -> bool:
-    first = np.unique(stored, return_index=True)[1]
+    first = np.unique(stored, return_index=True)[1] if stored.ndim == 1 else np.arange(len(stored))
     chosen = first[np.unique(np.linspace(0, len(first) - 1, _CLASSES_COMPARED).astype(np.int64))]
-    return all(_label(dataset, key, position) == stored[position] for position in [*chosen.tolist(), len(stored) - 1])
+    positions = [*chosen.tolist(), len(stored) - 1]
+    return all(np.array_equal(_label(dataset, key, position), stored[position]) for position in positions)
 
 
-def _label(dataset: Any, key: int | str, position: int) -> int:
-    return class_id(dataset[position][key], f"training sample {position}")
+def _label(dataset: Any, key: int | str, position: int) -> int | Labels:
+    return label_of(dataset[position][key], f"training sample {position}")
 
 
-class _LabelsOf(Dataset[int]):
+class _LabelsOf(Dataset[Any]):
     """The labels of a set alone, so that workers send no inputs."""
 
     def __init__(self, dataset: Any, key: int | str) -> None:
@@ -97,7 +100,7 @@ class _LabelsOf(Dataset[int]):
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, position: int) -> int:
+    def __getitem__(self, position: int) -> int | Labels:
         return _label(self.dataset, self.key, position)
 
 
@@ -111,4 +114,12 @@ def _read(loader: DataLoader[Any], key: int | str) -> Labels:
         multiprocessing_context=loader.multiprocessing_context,
     )
     shown = track(blocks, "Reading labels", console=Console(stderr=True), transient=True, disable=rank() != 0)
-    return np.asarray([label for block in shown for label in block], dtype=np.int64)
+    labels = [label for block in shown for label in block]
+    odd = next((i for i, label in enumerate(labels) if np.shape(label) != np.shape(labels[0])), None)
+    if odd is not None:
+        shapes = [str(np.shape(labels[i])) if np.ndim(labels[i]) else "a class id" for i in (0, odd)]
+        raise ValueError(
+            f"The label of training sample {odd} is {shapes[1]}, that of sample 0 is {shapes[0]}. Let the data set "
+            "return labels of one kind."
+        )
+    return np.asarray(labels, dtype=np.int64)

@@ -29,10 +29,11 @@ _TRANSFER = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_b
 class Wrap(DrawnDataModule):
     """Injects label noise, imbalance and a meta split into the training set of any LightningDataModule.
 
-    The wrapped module needs one map-style training loader whose samples are ``(x, y, ...)`` or mappings with a label,
-    one class id per sample. Labels are exchanged in the sample, before the loader's own ``collate_fn``, so a module of
-    another project gets just the batches that it knows (``x, y = batch``). A method of this package gets a
-    :class:`~lightning_perturb.core.Batch` with the index, the sample's position in the training loader's data set.
+    The wrapped module needs one map-style training loader whose samples are ``(x, y, ...)`` or mappings with a label:
+    one class id per sample, or a vector of zeros and ones, one for each class (multi-label). Labels are exchanged in
+    the sample, before the loader's own ``collate_fn``, so a module of another project gets just the batches that it
+    knows (``x, y = batch``). A method of this package gets a :class:`~lightning_perturb.core.Batch` with the index, the
+    sample's position in the training loader's data set.
 
     Validation, test and predict loaders are the wrapped module's own, untouched: their labels stay what they are, also
     those of a validation set that it splits off itself. ``val_size`` carves another one, under the training transforms,
@@ -58,7 +59,7 @@ class Wrap(DrawnDataModule):
     Args:
         datamodule: The data module to wrap.
         num_classes: Number of classes; None asks the wrapped module's ``num_classes``, or counts the labels.
-        label_key: Where a sample's class id stands: a position, or a key. None takes position 1, or the first of ``y``,
+        label_key: Where a sample's label stands: a position, or a key. None takes position 1, or the first of ``y``,
             ``label``, ``labels``, ``target``.
         mean: Per-channel mean that the wrapped transforms subtract from pixels in [0, 1], for methods that move pixels;
             None where inputs are not normalised pixels.
@@ -235,7 +236,8 @@ class Wrap(DrawnDataModule):
             self._key = find_label_key(loader.dataset[0], self.label_key)
             labels = read_true_labels(loader, self._key)
         self._source = loader
-        self._counted = int(labels.max()) + 1
+        self.multi_label = labels.ndim == 2
+        self._counted = labels.shape[1] if self.multi_label else int(labels.max()) + 1
         self._draw(labels, partial(self._inputs, labels))
 
     def teardown(self, stage: str) -> None:

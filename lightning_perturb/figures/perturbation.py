@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
 
-from lightning_perturb.figures.style import COLORS, plot
+from lightning_perturb.figures.groups import groups
+from lightning_perturb.figures.style import plot
 
 
 def perturbation_distribution(
@@ -27,19 +28,14 @@ def perturbation_distribution(
     known = ~np.isnan(norms)
     if not known.any():
         raise ValueError("norms hold no numbers. Only methods that perturb tell a norm, after their warm-up epochs.")
-    values = norms[known].astype(np.float64)
-    groups = [("all samples", values, COLORS[0])]
-    if noisy is not None and noisy[known].any():
-        wrong = noisy[known]
-        groups = [("clean", values[~wrong], COLORS[0]), ("noisy", values[wrong], COLORS[1])]
-    highest = float(values.max())
+    values = norms.astype(np.float64)
+    highest = float(values[known].max())
     edges = np.linspace(0.0, highest if highest > 0 else 1.0, bins + 1)
     figure, axes = plot("mean $\\ell_1$ norm of the perturbation", "share of the group's samples")
-    for name, group, color in groups:
-        shares = np.histogram(group, edges)[0] / max(len(group), 1)
-        label = f"{name} ({len(group):,})"
-        axes.stairs(shares, edges, fill=True, alpha=0.25, color=color)
-        axes.stairs(shares, edges, color=color, linewidth=1.5, label=label)
+    for group in groups(known, noisy):
+        shares = np.histogram(values[group.members], edges)[0] / max(int(group.members.sum()), 1)
+        axes.stairs(shares, edges, fill=True, alpha=0.25, color=group.color)
+        axes.stairs(shares, edges, color=group.color, linewidth=1.5, label=group.label)
     axes.set_xlim(0, 1.02 * edges[-1])
     axes.set_ylim(bottom=0)
     axes.legend(frameon=False)

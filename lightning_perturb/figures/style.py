@@ -23,14 +23,25 @@ def blank(width: float, height: float) -> Figure:
 
 def plot(xlabel: str, ylabel: str, width: float = 5.6, height: float = 3.6) -> tuple[Figure, Axes]:
     """A figure with one plot and labelled axes."""
-    figure = blank(width, height)
-    axes: Axes = figure.add_subplot()
-    axes.set_xlabel(xlabel)
-    axes.set_ylabel(ylabel)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(color="#DDDDDD", linewidth=0.6)
-    axes.set_axisbelow(True)
+    figure, (axes,) = panels(1, xlabel, ylabel, width, height)
     return figure, axes
+
+
+def panels(
+    number: int, xlabel: str, ylabel: str, width: float | None = None, height: float = 3.6
+) -> tuple[Figure, list[Axes]]:
+    """A figure with plots side by side, the label of the y axis on the first; None takes a width for the number."""
+    figure = blank(width or (5.6 if number == 1 else 1.0 + 3.0 * number), height)
+    plots: list[Axes] = []
+    for place in range(number):
+        axes: Axes = figure.add_subplot(1, number, place + 1)
+        axes.set_xlabel(xlabel)
+        axes.set_ylabel("" if place else ylabel)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(color="#DDDDDD", linewidth=0.6)
+        axes.set_axisbelow(True)
+        plots.append(axes)
+    return figure, plots
 
 
 def mark(axes: Axes, x: float, name: str) -> None:

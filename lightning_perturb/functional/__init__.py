@@ -11,6 +11,7 @@ from lightning_perturb.functional.adjuster import (
     polysoft_hyperparameters,
     sl_hyperparameters,
 )
+from lightning_perturb.functional.adversarial_label_smoothing import adversarial_label_smoothing_target
 from lightning_perturb.functional.arcface import arcface_logits
 from lightning_perturb.functional.bootstrapping import hard_bootstrapping_target, soft_bootstrapping_target
 from lightning_perturb.functional.center_loss import center_loss, update_centers
@@ -45,6 +46,7 @@ from lightning_perturb.functional.confidence_penalty import confidence_penalty
 from lightning_perturb.functional.cosine import cosine_logits
 from lightning_perturb.functional.cross_entropy import (
     binary_cross_entropy,
+    binary_cross_entropy_entries,
     cross_entropy,
     logit_gradient,
     margin,
@@ -62,11 +64,22 @@ from lightning_perturb.functional.focal import binary_focal_entries, binary_foca
 from lightning_perturb.functional.forward_correction import estimate_transition, forward_corrected_loss
 from lightning_perturb.functional.gce import gce_loss, truncated_gce_keep, truncated_gce_loss
 from lightning_perturb.functional.iada import (
+    adversarial_logits,
     fairness_term,
     feature_gradient,
     generalization_term,
     iada_logits,
+    regularization_term,
     robustness_term,
+)
+from lightning_perturb.functional.inner_steps import (
+    bounded_reweighting,
+    bounded_step,
+    priced_label,
+    priced_loss_change,
+    priced_step,
+    project_simplex,
+    shared_slack,
 )
 from lightning_perturb.functional.isda import (
     BatchStatistics,
@@ -99,10 +112,13 @@ from lightning_perturb.functional.lpl import (
     lpl_steps,
     mean_confidence_split,
 )
+from lightning_perturb.functional.lpl_corollaries import imbalance_gamma_limit, variance_imbalance_gamma_range
+from lightning_perturb.functional.lpl_simulation import simulated_errors
 from lightning_perturb.functional.lpl_theory import imbalance_errors, mixed_imbalance_errors, variance_imbalance_errors
 from lightning_perturb.functional.mbls import mbls_penalty
 from lightning_perturb.functional.mix_bootstrapping import mix_bootstrapping_target
 from lightning_perturb.functional.mixpert import hard_by_share, hard_by_value, positive_perturbation, sample_bounds
+from lightning_perturb.functional.mixup import mix, symmetric_beta
 from lightning_perturb.functional.multi_label_lpl import multi_label_lpl
 from lightning_perturb.functional.noise_tolerance import (
     class_conditional_noise_bound,
@@ -112,6 +128,7 @@ from lightning_perturb.functional.noise_tolerance import (
     noise_gaps,
     oracle_class_conditional_noise_bound,
     oracle_symmetric_noise_bounds,
+    pair_transition,
     polysoft_spread,
     rce_spread,
     symmetric_noise_bounds,
@@ -120,8 +137,13 @@ from lightning_perturb.functional.noise_tolerance import (
 from lightning_perturb.functional.online_label_smoothing import accumulate, class_average, online_label_smoothing_target
 from lightning_perturb.functional.pgd import l2_start, pgd, uniform_start
 from lightning_perturb.functional.polyloss import poly_loss
-from lightning_perturb.functional.polysoft import polysoft_loss
+from lightning_perturb.functional.polysoft import polysoft_loss, polysoft_weight
 from lightning_perturb.functional.proselflc import proselflc_target, trust
+from lightning_perturb.functional.robust_clustering import (
+    outlier_perturbation,
+    robust_clustering,
+    robust_clustering_cost,
+)
 from lightning_perturb.functional.self_paced import (
     linear_spl_weights,
     logarithmic_spl_weights,
@@ -130,6 +152,13 @@ from lightning_perturb.functional.self_paced import (
     spl_weights,
 )
 from lightning_perturb.functional.sl import mae_loss, rce_loss, sl_loss
+from lightning_perturb.functional.strategies import (
+    all_adversarial,
+    all_anti_adversarial,
+    doubted_anti_adversarial,
+    tail_adversarial,
+)
+from lightning_perturb.functional.svm_slack import hinge_loss, slack, svm_slack
 
 __all__ = [
     "BatchStatistics",
@@ -137,12 +166,19 @@ __all__ = [
     "Observation",
     "accumulate",
     "adjust",
+    "adversarial_label_smoothing_target",
+    "adversarial_logits",
+    "all_adversarial",
+    "all_anti_adversarial",
     "arcface_logits",
     "average_class_loss",
     "batch_statistics",
     "binary_cross_entropy",
+    "binary_cross_entropy_entries",
     "binary_focal_entries",
     "binary_focal_loss",
+    "bounded_reweighting",
+    "bounded_step",
     "center_loss",
     "class_average",
     "class_balanced_focal_loss",
@@ -164,6 +200,7 @@ __all__ = [
     "distribution_balanced_loss",
     "disturb_label",
     "dlb_loss",
+    "doubted_anti_adversarial",
     "effective_number_weights",
     "estimate_transition",
     "fairness_term",
@@ -181,8 +218,10 @@ __all__ = [
     "hard_bootstrapping_target",
     "hard_by_share",
     "hard_by_value",
+    "hinge_loss",
     "iada_logits",
     "imbalance_errors",
+    "imbalance_gamma_limit",
     "inverse_frequency_weights",
     "isda_logits",
     "isda_perturbation",
@@ -216,6 +255,7 @@ __all__ = [
     "margin",
     "mbls_penalty",
     "mean_confidence_split",
+    "mix",
     "mix_bootstrapping_target",
     "mixed_imbalance_errors",
     "mixture_spl_weights",
@@ -226,32 +266,48 @@ __all__ = [
     "online_label_smoothing_target",
     "oracle_class_conditional_noise_bound",
     "oracle_symmetric_noise_bounds",
+    "outlier_perturbation",
+    "pair_transition",
     "perturb_label",
     "pgd",
     "poly_loss",
     "polysoft_hyperparameters",
     "polysoft_loss",
     "polysoft_spread",
+    "polysoft_weight",
     "pool",
     "positive_perturbation",
+    "priced_label",
+    "priced_loss_change",
+    "priced_step",
     "probability_margin",
+    "project_simplex",
     "proselflc_target",
     "rce_loss",
     "rce_spread",
     "rebalanced_weights",
+    "regularization_term",
     "relative_entropy",
     "relative_loss",
+    "robust_clustering",
+    "robust_clustering_cost",
     "robustness_term",
     "sample_bounds",
     "sample_loss",
+    "shared_slack",
+    "simulated_errors",
     "sl_hyperparameters",
     "sl_loss",
+    "slack",
     "smooth",
     "soft_bootstrapping_target",
     "spl_weights",
     "standardize",
+    "svm_slack",
+    "symmetric_beta",
     "symmetric_noise_bounds",
     "symmetric_transition",
+    "tail_adversarial",
     "training_characteristics",
     "truncated_gce_keep",
     "truncated_gce_loss",
@@ -261,4 +317,5 @@ __all__ = [
     "update_class_average",
     "update_moments",
     "variance_imbalance_errors",
+    "variance_imbalance_gamma_range",
 ]

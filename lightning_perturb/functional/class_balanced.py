@@ -25,7 +25,7 @@ def effective_number_weights(counts: Tensor, beta: float = 0.9999) -> Tensor:
         beta: From 0 (no weighting) towards 1 (inverse frequency), 1 excluded.
 
     Returns:
-        [C], float32.
+        [C], float32 (float64 for float64 counts).
 
     Raises:
         ValueError: If beta is outside [0, 1) or a class has no samples.
@@ -33,9 +33,9 @@ def effective_number_weights(counts: Tensor, beta: float = 0.9999) -> Tensor:
     check_range("beta", beta, 0.0, 1.0, open_high=True)
     check_counts(counts)
     if beta == 0:
-        return torch.ones_like(counts, dtype=torch.float32)
+        return torch.ones_like(counts, dtype=_dtype(counts))
     # 1 - beta^n in double precision: beta close to 1 would leave few digits
-    return _scaled(-1 / torch.expm1(counts.double() * math.log(beta)))
+    return _scaled(-1 / torch.expm1(counts.double() * math.log(beta)), counts)
 
 
 def inverse_frequency_weights(counts: Tensor) -> Tensor:
@@ -45,13 +45,13 @@ def inverse_frequency_weights(counts: Tensor) -> Tensor:
         counts: The numbers of samples n_c, [C], above 0.
 
     Returns:
-        [C], float32.
+        [C], float32 (float64 for float64 counts).
 
     Raises:
         ValueError: If a class has no samples.
     """
     check_counts(counts)
-    return _scaled(1 / counts.double())
+    return _scaled(1 / counts.double(), counts)
 
 
 def class_balanced_focal_loss(logits: Tensor, target: Tensor, weights: Tensor, gamma: float = 1.0) -> Tensor:
@@ -79,5 +79,9 @@ def class_balanced_focal_loss(logits: Tensor, target: Tensor, weights: Tensor, g
     return weights[target].to(entries.dtype) * entries.sum(1)
 
 
-def _scaled(weights: Tensor) -> Tensor:
-    return (weights * (len(weights) / weights.sum())).float()
+def _scaled(weights: Tensor, counts: Tensor) -> Tensor:
+    return (weights * (len(weights) / weights.sum())).to(_dtype(counts))
+
+
+def _dtype(counts: Tensor) -> torch.dtype:
+    return torch.float64 if counts.dtype == torch.float64 else torch.float32

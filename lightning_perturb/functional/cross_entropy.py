@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lightning_perturb.functional._arguments import check_ids, check_logits, check_target, upcast
+from lightning_perturb.functional._multi_hot import check_multi_hot
 
 
 def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
@@ -45,13 +46,25 @@ def binary_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     Raises:
         ValueError: If the shapes differ.
     """
-    if logits.ndim != 2 or target.shape != logits.shape:
-        raise ValueError(
-            f"logits of shape {tuple(logits.shape)} and target of shape {tuple(target.shape)} must both be [B, C]. "
-            "A multi-label target holds one 0 or 1 for every class."
-        )
+    return binary_cross_entropy_entries(logits, target).mean(1)
+
+
+def binary_cross_entropy_entries(logits: Tensor, target: Tensor) -> Tensor:
+    """The entries that ``binary_cross_entropy`` averages, softplus(u) - y u.
+
+    Args:
+        logits: u, [B, C]; one class is enough here.
+        target: Multi-hot or soft labels, [B, C], of any dtype.
+
+    Returns:
+        [B, C]; float32 for half-precision logits.
+
+    Raises:
+        ValueError: If the shapes differ.
+    """
+    check_multi_hot(logits, target)
     logits = upcast(logits)
-    return F.binary_cross_entropy_with_logits(logits, target.to(logits.dtype), reduction="none").mean(1)
+    return F.binary_cross_entropy_with_logits(logits, target.to(logits.dtype), reduction="none")
 
 
 def logit_gradient(logits: Tensor, target: Tensor) -> Tensor:

@@ -32,6 +32,25 @@ def feature_gradient(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
         return gradient @ weight.detach().to(gradient.dtype)
 
 
+def adversarial_logits(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    """W s_i, how the logits move when the features move by the sign s_i of their gradient.
+
+    Args:
+        logits: u = W h + b, [B, C].
+        target: Class ids, [B] (int64).
+        weight: The classifier's weight W, [C, A]; gradients flow into it, while s_i is a constant.
+
+    Returns:
+        [B, C]; float32 for half-precision logits.
+
+    Raises:
+        ValueError: If the shapes or dtypes do not fit.
+    """
+    sign = feature_gradient(logits, target, weight).sign()
+    with full_precision(sign):
+        return sign @ weight.to(sign.dtype).t()
+
+
 def iada_logits(
     logits: Tensor,
     target: Tensor,
@@ -71,12 +90,34 @@ def iada_logits(
     _check_weight(logits, weight)
     perturbed = upcast(logits)
     if epsilon is not None:
-        perturbed = perturbed + column(epsilon) * _along_sign(logits, target, weight)
+        perturbed = perturbed + column(epsilon) * adversarial_logits(logits, target, weight)
     if covariance is not None:
         perturbed = perturbed + alpha * isda_perturbation(weight, covariance, target)
     if log_prior is not None:
         perturbed = perturbed + beta * _checked_prior(logits, log_prior)
     return perturbed
+
+
+def regularization_term(logits: Tensor, target: Tensor, shift: Tensor) -> Tensor:
+    """sum_j q_j (t_j - t_y) with q = S(u): what a shift t of the logits adds to the cross-entropy, to first order.
+
+    The three terms of the paper's Table 1 are of this form.
+
+    Args:
+        logits: u, [B, C].
+        target: Class ids, [B] (int64).
+        shift: t, [B, C] or [C].
+
+    Returns:
+        The terms, [B].
+
+    Raises:
+        ValueError: If the shapes or dtypes do not fit.
+    """
+    check_logits(logits)
+    check_ids(target, logits.shape[0])
+    shift = shift.expand_as(logits)
+    return (torch.softmax(upcast(logits), 1) * (shift - shift.gather(1, target.unsqueeze(1)))).sum(1)
 
 
 def generalization_term(logits: Tensor, target: Tensor, weight: Tensor, covariance: Tensor) -> Tensor:
@@ -96,10 +137,8 @@ def generalization_term(logits: Tensor, target: Tensor, weight: Tensor, covarian
     Raises:
         ValueError: If the shapes or dtypes do not fit.
     """
-    check_logits(logits)
-    check_ids(target, logits.shape[0])
     _check_weight(logits, weight)
-    return (torch.softmax(upcast(logits), 1) * isda_perturbation(weight, covariance, target)).sum(1)
+    return regularization_term(logits, target, isda_perturbation(weight, covariance, target))
 
 
 def robustness_term(logits: Tensor, target: Tensor, weight: Tensor, epsilon: float | Tensor) -> Tensor:
@@ -117,11 +156,7 @@ def robustness_term(logits: Tensor, target: Tensor, weight: Tensor, epsilon: flo
     Raises:
         ValueError: If the shapes or dtypes do not fit.
     """
-    check_logits(logits)
-    check_ids(target, logits.shape[0])
-    _check_weight(logits, weight)
-    shift = _along_sign(logits, target, weight)
-    return epsilon * (torch.softmax(upcast(logits), 1) * (shift - shift.gather(1, target.unsqueeze(1)))).sum(1)
+    return epsilon * regularization_term(logits, target, adversarial_logits(logits, target, weight))
 
 
 def fairness_term(logits: Tensor, target: Tensor, log_prior: Tensor) -> Tensor:
@@ -139,16 +174,7 @@ def fairness_term(logits: Tensor, target: Tensor, log_prior: Tensor) -> Tensor:
         ValueError: If the shapes or dtypes do not fit.
     """
     check_logits(logits)
-    check_ids(target, logits.shape[0])
-    prior = _checked_prior(logits, log_prior)
-    return (torch.softmax(upcast(logits), 1) * (prior - prior[target].unsqueeze(1))).sum(1)
-
-
-def _along_sign(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-    """w_j s_i for all classes j, [B, C]."""
-    sign = feature_gradient(logits, target, weight).sign()
-    with full_precision(sign):
-        return sign @ weight.to(sign.dtype).t()
+    return regularization_term(logits, target, _checked_prior(logits, log_prior))
 
 
 def _check_weight(logits: Tensor, weight: Tensor) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -128,7 +128,7 @@ def isda_term(weight: Tensor, covariance: Tensor, labels_present: Tensor) -> Ten
 
     Args:
         weight: The classifier's weight W, [C, A].
-        covariance: Sigma, [C, A, A], or variances, [C, A].
+        covariance: Sigma, symmetric [C, A, A], or variances, [C, A].
         labels_present: The ids k of the K classes to compute rows for, [K] (int64).
 
     Returns:
@@ -145,10 +145,10 @@ def isda_term(weight: Tensor, covariance: Tensor, labels_present: Tensor) -> Ten
         )
     with full_precision(weight):
         weight = upcast(weight)
+        if covariance.ndim == 3:
+            rows: Tensor = _QuadraticForm.apply(weight, covariance, labels_present)
+            return rows
         sigma = covariance[labels_present].to(weight.dtype)
-        if sigma.ndim == 3:
-            difference = weight - weight[labels_present].unsqueeze(1)
-            return 0.5 * ((difference @ sigma) * difference).sum(2)
         # with variances the square is expanded, which needs no [K, C, A]; a common shift of the weights changes
         # nothing but keeps the terms, which cancel, small
         weight = weight - weight.detach().mean(0)
@@ -202,6 +202,60 @@ def isda_logits(
     check_logits(logits)
     check_ids(target, logits.shape[0])
     return upcast(logits) + lam * isda_perturbation(weight, covariance, target)
+
+
+# classes whose covariances are read at a time: no copy of all of them is made
+_AT_A_TIME = 4
+
+
+class _QuadraticForm(torch.autograd.Function):
+    """1/2 (w_j - w_k)^T Sigma_k (w_j - w_k) for all j and some k, [K, C].
+
+    The gradient of a symmetric form in w_j - w_k is Sigma_k (w_j - w_k), a factor of the value. Autograd would make the
+    same product a second time, and keep the differences and a copy of the covariances for it.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, covariance: Tensor, present: Tensor) -> Tensor:
+        rows = weight.new_empty(len(present), len(weight))
+        kept = weight.new_empty(len(present) * ctx.needs_input_grad[0], *weight.shape)
+        for start in range(0, len(present), _AT_A_TIME):
+            part = slice(start, start + _AT_A_TIME)
+            difference = weight - weight[present[part]].unsqueeze(1)
+            moved = torch.bmm(difference, covariance[present[part]].to(weight.dtype))
+            rows[part] = (moved * difference).sum(2).mul_(0.5)
+            if len(kept):
+                kept[part] = moved
+        # running covariances move on before the backward pass, which reads none unless they are learned
+        learned = ctx.needs_input_grad[1]
+        ctx.save_for_backward(weight, covariance if learned else None, present, kept)
+        ctx.constant = None if learned else (covariance, covariance._version)
+        return rows
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        weight, covariance, present, moved = ctx.saved_tensors
+        with full_precision(gradient):
+            difference = weight - weight[present].unsqueeze(1) if ctx.needs_input_grad[1] else None
+            if torch.is_grad_enabled():
+                # a second derivative is asked for: what was kept knows nothing of where it came from
+                if covariance is None:
+                    covariance, version = ctx.constant
+                    if covariance._version != version:
+                        raise RuntimeError("The covariance was changed in place before a second derivative was taken.")
+                difference = weight - weight[present].unsqueeze(1)
+                sigma = covariance[present].to(weight.dtype)
+                moved = difference @ (0.5 * (sigma + sigma.mT))
+            in_weight = in_covariance = None
+            if ctx.needs_input_grad[0]:
+                by_class = torch.bmm(gradient.t().unsqueeze(1), moved.transpose(0, 1)).squeeze(1)
+                by_label = torch.bmm(gradient.unsqueeze(1), moved).squeeze(1)
+                in_weight = by_class.index_add(0, present, by_label, alpha=-1)
+            if difference is not None and ctx.needs_input_grad[1]:
+                part = 0.5 * (gradient.unsqueeze(2) * difference).mT @ difference
+                zeros = torch.zeros_like(covariance, dtype=part.dtype)
+                in_covariance = zeros.index_copy(0, present, part).to(covariance.dtype)
+            return in_weight, in_covariance, None
 
 
 def _grouped(rows: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:

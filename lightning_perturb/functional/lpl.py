@@ -242,6 +242,7 @@ def frequency_bounds(
     delta_eps: float = 1.0,
     head_scale: float = 1.0,
     statistic: Tensor | None = None,
+    known: Tensor | None = None,
 ) -> Tensor:
     """The bounds that are largest at both ends of the frequency order [lpl 33, second].
 
@@ -256,6 +257,8 @@ def frequency_bounds(
         head_scale: What the head's part is multiplied by; the published code has .6 for CIFAR-10, .2 for CIFAR-100.
         statistic: What takes the place of the counts in the ratios, [C]: the confidence q_c as the equation is
             printed; none takes the counts as the published code does. A ratio is at most 1.
+        known: Which classes the statistic is known of, [C] (bool); none means all. The ends are then the most frequent
+            and the rarest of these, and the others get eps alone.
 
     Returns:
         The bounds epsilon_c, [C], float32.
@@ -270,11 +273,14 @@ def frequency_bounds(
     sizes = (counts if statistic is None else statistic).float()
     if sizes.shape != counts.shape:
         raise ValueError(f"statistic has the shape {tuple(sizes.shape)} beside {len(counts)} counts.")
-    first, last = sizes[rank.argmin()], sizes[rank.argmax()]
+    if known is None:
+        known = torch.ones_like(rank, dtype=torch.bool)
+    first = sizes[torch.where(known, rank, len(rank) + 1).argmin()]
+    last = sizes[torch.where(known, rank, 0).argmax()]
     smallest = torch.finfo(sizes.dtype).tiny
     head = head_scale * (sizes / first.clamp(min=smallest)).clamp(max=1)
     tail = (last / sizes.clamp(min=smallest)).clamp(max=1)
-    return eps + delta_eps * torch.where(rank <= tau, head, tail)
+    return eps + delta_eps * torch.where(known, torch.where(rank <= tau, head, tail), 0.0)
 
 
 def lpl_steps(bounds: Tensor, alpha: float, rounding: str = "floor") -> Tensor:

@@ -3,6 +3,9 @@
 The classes +1 and -1 are N(theta, sigma_+^2 I) and N(-theta, sigma_-^2 I) with theta = (eta, ..., eta) in d
 dimensions and priors 1 : Gamma [lpl 16, 17]. A linear classifier is optimal for logits that are perturbed by at most
 rho_+ epsilon and rho_- epsilon; the theorems give its errors on unperturbed samples.
+
+Its weights are w = 1, as in the proofs [lpl 42]. That is a constraint, not a result: perturbed logits w^T x + b have no
+scale of their own, and where w may grow a bounded perturbation is lost in them.
 """
 
 from __future__ import annotations

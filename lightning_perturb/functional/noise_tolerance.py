@@ -199,6 +199,25 @@ def symmetric_transition(num_classes: int, eta: float) -> Tensor:
     return torch.full((num_classes, num_classes), off, dtype=torch.float64).fill_diagonal_(1 - eta)
 
 
+def pair_transition(num_classes: int, eta: float) -> Tensor:
+    """The transition matrix of noise that turns each class into the next one with probability eta.
+
+    Args:
+        num_classes: c, at least 2.
+        eta: The noise rate, in 0..1; the theorems ask for less than 0.5.
+
+    Returns:
+        [C, C], float64.
+
+    Raises:
+        ValueError: If an argument is outside its range.
+    """
+    _check_classes(num_classes)
+    check_range("eta", eta, 0.0, 1.0)
+    kept = torch.eye(num_classes, dtype=torch.float64)
+    return (1 - eta) * kept + eta * kept.roll(1, 1)
+
+
 def loss_sum_range(loss: Loss, num_classes: int, samples: int = 2000, seed: int = 0) -> tuple[float, float]:
     """The smallest and largest sum of a loss over all labels, over predictions of every kind [narl Definitions 2, 3].
 

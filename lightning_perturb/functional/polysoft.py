@@ -37,3 +37,19 @@ def polysoft_loss(logits: Tensor, target: Tensor, lam: float | Tensor, d: float 
     log_rest = torch.where(inside, -share, 0.0).log1p()
     risen = torch.where(inside, -(d / (d - 1) * log_rest).expm1(), 1.0)
     return (d - 1) * lam / d * risen
+
+
+def polysoft_weight(loss: Tensor, lam: float | Tensor, d: float | Tensor) -> Tensor:
+    """The weight (1 - CE / lam)^(1 / (d - 1)) that PolySoft implicitly gives a sample, 0 from CE = lam on.
+
+    It is the derivative of :func:`polysoft_loss` in the cross-entropy, drawn in [narl Fig. 9].
+
+    Args:
+        loss: Cross-entropy of each sample, of any shape.
+        lam: The loss's threshold, above 0: a number, or a tensor of that shape.
+        d: The loss's degree, above 1, likewise.
+
+    Returns:
+        Weights in [0, 1] in the shape of ``loss``.
+    """
+    return (1 - loss / lam).clamp(min=0) ** (1 / (d - 1))

@@ -5,7 +5,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from lightning_perturb.checks import check_choice, check_positive, check_range
+from lightning_perturb.checks import check_choice, check_positive, check_range, check_used
 from lightning_perturb.core import Batch, Coordinates, Needs, PerturbationModule
 from lightning_perturb.core.distributed import gather_rows, world_size
 from lightning_perturb.functional import logit_gradient, logpert, logpert_step
@@ -63,20 +63,16 @@ class LogPert(PerturbationModule):
         check_positive("inner_steps", inner_steps)
         if pert_lr is not None:
             check_positive("pert_lr", pert_lr)
-        given = {
-            "pert_lr": (pert_lr, None, ("alternating", "joint")),
-            "pert_momentum": (pert_momentum, 0.9, ("joint",)),
-            "inner_steps": (inner_steps, 1, ("alternating",)),
-            "l1_solver": (l1_solver, "subgradient", ("alternating",)),
-            "l1_reduction": (l1_reduction, "sample_mean", ("alternating", "joint")),
-            "pert_lr_follows_schedule": (pert_lr_follows_schedule, True, ("alternating", "joint")),
-        }
-        for name, (value, default, updates) in given.items():
-            if value != default and update not in updates:
-                raise ValueError(
-                    f"{name}={value!r} contradicts update={update!r}, which does not use it. Leave {name} away, or use "
-                    f"update={' or '.join(map(repr, updates))}."
-                )
+        used = (
+            ("pert_lr", pert_lr, None, ("alternating", "joint")),
+            ("pert_momentum", pert_momentum, 0.9, ("joint",)),
+            ("inner_steps", inner_steps, 1, ("alternating",)),
+            ("l1_solver", l1_solver, "subgradient", ("alternating",)),
+            ("l1_reduction", l1_reduction, "sample_mean", ("alternating", "joint")),
+            ("pert_lr_follows_schedule", pert_lr_follows_schedule, True, ("alternating", "joint")),
+        )
+        for name, value, default, updates in used:
+            check_used(name, value, default, "update", update, updates)
         self.lam = lam
         self.update = update
         self.pert_lr = pert_lr if pert_lr is not None else _STEP.get(update, 0.0)

@@ -8,6 +8,7 @@ from torch import Tensor
 from lightning_perturb.checks import check_choice, check_positive
 from lightning_perturb.core import Batch, Coordinates, MetaPerturbationModule
 from lightning_perturb.core.distributed import gather_rows
+from lightning_perturb.core.modes import frozen_statistics
 from lightning_perturb.functional import (
     cross_entropy,
     logit_gradient,
@@ -28,7 +29,8 @@ class MetaMixPert(MetaPerturbationModule, PGDTraining):
     α CE(u + η (e_y - p)) + (1 - α) CE(f(x + δ)). α is a function of loss, gradient norm and margin of the sample, each
     standardised over the batch of all ranks. Both perturbations are constants in the virtual and the real step. With
     ``eps2=0`` (the default) nothing is attacked, and one forward serves both terms; otherwise clean and attacked inputs
-    run one after the other, and batch-norm statistics move with both.
+    run one after the other, each normalised by its own batch, and batch-norm's running statistics move with the clean
+    ones, which are what evaluation sees.
 
     Args:
         eta: η, length of the loss-lowering step [tax 59].
@@ -36,6 +38,8 @@ class MetaMixPert(MetaPerturbationModule, PGDTraining):
         characteristics: What α is a function of; leave out any but the last (the paper's ablation, Table 21).
         margin_of: Margin of the ``probability`` or of the ``logit``; the paper does not tell.
         hidden: Width of the network that gives α.
+        alpha_hard: Round α to 0 or 1 in the real step, as MixPert chooses [tax 57]: 1 from 0.5 on. The virtual step,
+            from which α is learned, mixes softly.
         **kwargs: Arguments of :class:`~lightning_perturb.core.MetaPerturbationModule`, and of
             :class:`~lightning_perturb.methods.PGDTraining` but ``eps``.
     """
@@ -53,6 +57,7 @@ class MetaMixPert(MetaPerturbationModule, PGDTraining):
         characteristics: tuple[Characteristic, ...] = ("loss", "gradient_norm", "margin"),
         margin_of: Literal["probability", "logit"] = "probability",
         hidden: int = 100,
+        alpha_hard: bool = False,
         **kwargs: Any,
     ) -> None:
         check_positive("eps2", eps2, zero=True)
@@ -69,6 +74,7 @@ class MetaMixPert(MetaPerturbationModule, PGDTraining):
         self.eta = eta
         self.characteristics = characteristics
         self.margin_of = margin_of
+        self.alpha_hard = alpha_hard
         self.add_meta("meta_net", MetaMLP(len(characteristics), hidden))
 
     def perturb_input(self, batch: Batch) -> Batch:
@@ -81,7 +87,8 @@ class MetaMixPert(MetaPerturbationModule, PGDTraining):
         """Logits of the clean batch, and of the attacked one where there is one."""
         outputs = super().outputs(call, batch)
         if "attacked" in batch.extra:
-            outputs["attacked_logits"] = self.run(call, batch.extra["attacked"])
+            with frozen_statistics(self.net):
+                outputs["attacked_logits"] = self.run(call, batch.extra["attacked"])
         return outputs
 
     def alpha(self, logits: Tensor, y: Tensor) -> Tensor:
@@ -106,12 +113,22 @@ class MetaMixPert(MetaPerturbationModule, PGDTraining):
 
     def loss(self, outputs: dict[str, Tensor], batch: Batch) -> Tensor:
         """The mean of α l⁻ + (1 - α) l⁺."""
-        if self.phase == "warmup":
-            return super().loss(outputs, batch)
+        return super().loss(outputs, batch) if self.phase == "warmup" else self._mixed(outputs, batch, self.alpha_hard)
+
+    def _virtual_loss(self, outputs: dict[str, Tensor], batch: Batch) -> Tensor:
+        # what is rounded has no gradient
+        return self._mixed(outputs, batch.copy(), hard=False)
+
+    def _mixed(self, outputs: dict[str, Tensor], batch: Batch, hard: bool) -> Tensor:
         logits = outputs["logits"]
         alpha = self.alpha(logits, batch.y)
+        self.tell(batch, "hyperparameter/alpha", alpha)
+        if hard:
+            alpha = (alpha >= 0.5).to(alpha.dtype)
         v = positive_perturbation(logits.detach(), batch.y, self.eta)
         lowered = cross_entropy(logits + v, batch.y)
         raised = cross_entropy(outputs.get("attacked_logits", logits), batch.y)
-        batch.extra["perturbation_norm"] = alpha.detach() * v.abs().sum(1)
-        return (alpha * lowered + (1 - alpha) * raised).mean()
+        losses = alpha * lowered + (1 - alpha) * raised
+        self.tell(batch, "perturbation_norm", alpha * v.abs().sum(1))
+        self.tell(batch, "sample_loss", losses)
+        return losses.mean()

@@ -34,4 +34,6 @@ class MetaWeightNet(MetaPerturbationModule):
 
     def perturb_loss(self, loss: Tensor, logits: Tensor, batch: Batch) -> Tensor:
         """w l, the loss l + (w - 1) l."""
-        return self.weights(logits, batch) * loss
+        weights = self.weights(logits, batch)
+        self.tell(batch, "hyperparameter/weight", weights)
+        return weights * loss

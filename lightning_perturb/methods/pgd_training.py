@@ -2,11 +2,11 @@
 
 from typing import Any, Literal
 
-import torch
 from torch import Tensor
 
 from lightning_perturb.checks import check_choice, check_positive
 from lightning_perturb.core import Batch, Coordinates, PerturbationModule
+from lightning_perturb.core.inputs import InputSpace, float_input
 from lightning_perturb.core.modes import evaluating
 from lightning_perturb.functional import pgd, uniform_start
 
@@ -47,16 +47,11 @@ class PGDTraining(PerturbationModule):
         check_positive("step_size", step_size, zero=True)
         check_positive("steps", steps, zero=True)
         check_choice("eps_space", eps_space, ("pixel", "normalized"))
-        if (mean is None) != (std is None):
-            raise ValueError("mean and std belong together: give both or neither.")
+        self.space = InputSpace("pixel" if eps_space == "pixel" else "input", clip, mean, std)
         self.eps = eps
         self.step_size = step_size
         self.steps = steps
         self.random_start = random_start
-        self.eps_space = eps_space
-        self.clip = clip
-        self.mean = mean
-        self.std = std
         self._pixels_checked: int | None = None
 
     def setup(self, stage: str) -> None:
@@ -81,12 +76,9 @@ class PGDTraining(PerturbationModule):
         Returns:
             δ in the shape of ``x``, detached.
         """
-        mean, std = self._normalisation(x)
-        low = high = None
-        if self.clip:
-            low, high = -mean / std, (1 - mean) / std
-            self._check_pixels(x, low, high)
-        unit = 1 / std if self.eps_space == "pixel" else torch.ones_like(std)
+        self._check_pixels(x)
+        low, high = self.space.bounds(x, self.facts)
+        unit = self.space.unit(x, self.facts)
         if isinstance(eps, Tensor):
             eps = eps.to(x.dtype).reshape(-1, *[1] * (x.ndim - 1))
         radius = eps * unit
@@ -107,32 +99,11 @@ class PGDTraining(PerturbationModule):
         )
 
     def _attackable(self, batch: Batch) -> Tensor:
-        x = batch.view
-        if not isinstance(x, Tensor) or not x.is_floating_point():
-            kind = str(x.dtype) if isinstance(x, Tensor) else "a mapping"
-            raise ValueError(
-                f"{type(self).__name__} adds a perturbation to the input, which must be a float tensor; it is {kind}. "
-                "Use a method that perturbs logits or labels on such data."
-            )
-        return x
+        return float_input(type(self).__name__, batch)
 
-    def _normalisation(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        mean, std = self.mean, self.std
-        if mean is None and self.facts is not None:
-            mean, std = self.facts.mean, self.facts.std
-        if mean is None or std is None:
-            mean, std = (0.0,), (1.0,)
-        shape = (1, -1, *[1] * (x.ndim - 2))
-        return x.new_tensor(mean).reshape(shape), x.new_tensor(std).reshape(shape)
-
-    def _check_pixels(self, x: Tensor, low: Tensor, high: Tensor) -> None:
+    def _check_pixels(self, x: Tensor) -> None:
         # one epoch sees every input; later ones need not wait for the device
-        tolerance = 1e-3
         if self._pixels_checked is None:
             self._pixels_checked = self.current_epoch
-        if self._pixels_checked == self.current_epoch and bool(((x < low - tolerance) | (x > high + tolerance)).any()):
-            raise ValueError(
-                f"clip=True expects pixels of [0, 1] normalised by mean and std, but the input reaches from "
-                f"{float(x.min()):.3g} to {float(x.max()):.3g}. Give mean= and std= of your normalisation, or set "
-                "clip=False and eps_space='normalized' for inputs that are no pixels."
-            )
+        if self._pixels_checked == self.current_epoch:
+            self.space.check(x, self.facts)

@@ -1,10 +1,12 @@
 """Networks, each a class that takes ``num_classes``, and the split of any network into features and classifier."""
 
+from lightning_perturb.nets.adjuster import Adjuster
 from lightning_perturb.nets.features import RecordedFeatures, find_classifier, record_features
 from lightning_perturb.nets.meta import MetaMLP
 from lightning_perturb.nets.preact_resnet import PreActResNet18
 from lightning_perturb.nets.resnet import ResNet, ResNet18, ResNet34
 from lightning_perturb.nets.resnet_cifar import CifarResNet, ResNet20, ResNet32, ResNet44, ResNet56, ResNet110
+from lightning_perturb.nets.se_resnet import CifarSEResNet, SEResNet110
 from lightning_perturb.nets.small import MLP, ConvNet
 from lightning_perturb.nets.torchvision import TorchvisionNet
 from lightning_perturb.nets.wide_resnet import WRN16_8, WRN28_10, WideResNet
@@ -13,7 +15,9 @@ __all__ = [
     "MLP",
     "WRN16_8",
     "WRN28_10",
+    "Adjuster",
     "CifarResNet",
+    "CifarSEResNet",
     "ConvNet",
     "MetaMLP",
     "PreActResNet18",
@@ -26,6 +30,7 @@ __all__ = [
     "ResNet44",
     "ResNet56",
     "ResNet110",
+    "SEResNet110",
     "TorchvisionNet",
     "WideResNet",
     "find_classifier",

@@ -67,8 +67,12 @@ class BasicBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps ``[B, in_channels, H, W]`` to ``[B, out_channels, ceil(H / stride), ceil(W / stride)]``."""
-        hidden = F.relu(self.norm1(self.conv1(x)))
-        return F.relu(self.norm2(self.conv2(hidden)) + self.shortcut(x))
+        return F.relu(self.residual(x) + self.shortcut(x))
+
+    def residual(self, x: Tensor) -> Tensor:
+        """The branch beside the shortcut."""
+        branch: Tensor = self.norm2(self.conv2(F.relu(self.norm1(self.conv1(x)))))
+        return branch
 
 
 class PreActBlock(nn.Module):

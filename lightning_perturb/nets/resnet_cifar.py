@@ -1,10 +1,31 @@
 """The CIFAR ResNets of depth 6n + 2 (He et al., Deep Residual Learning for Image Recognition, 2016, section 4.2)."""
 
+from collections.abc import Callable
 from functools import partial
+
+from torch import nn
 
 from lightning_perturb.checks import check_positive
 from lightning_perturb.nets._blocks import BasicBlock, PadShortcut
 from lightning_perturb.nets._pooled import PooledNet, conv_norm_relu, stages
+
+
+def cifar_backbone(depth: int, in_channels: int, block: Callable[[int, int, int], nn.Module]) -> dict[str, nn.Module]:
+    """A 3x3 stem and three stages of 16, 32 and 64 channels.
+
+    Args:
+        depth: number of weighted layers, 6n + 2 with n blocks a stage.
+        in_channels: channels of the images.
+        block: makes one block from its input channels, output channels and stride.
+
+    Raises:
+        ValueError: if ``depth`` is not 6n + 2 with n of at least 1.
+    """
+    check_positive("in_channels", in_channels)
+    blocks, rest = divmod(depth - 2, 6)
+    if blocks < 1 or rest:
+        raise ValueError(f"depth={depth} is not 6n + 2. Choose 8, 14, 20, 32, 44, 56, 110 or another 6n + 2.")
+    return {"stem": conv_norm_relu(in_channels, 16), **stages(block, 16, (16, 32, 64), (blocks,) * 3)}
 
 
 class CifarResNet(PooledNet):
@@ -22,15 +43,7 @@ class CifarResNet(PooledNet):
     """
 
     def __init__(self, depth: int, num_classes: int, in_channels: int = 3) -> None:
-        check_positive("in_channels", in_channels)
-        blocks, rest = divmod(depth - 2, 6)
-        if blocks < 1 or rest:
-            raise ValueError(f"depth={depth} is not 6n + 2. Choose 8, 14, 20, 32, 44, 56, 110 or another 6n + 2.")
-        backbone = {
-            "stem": conv_norm_relu(in_channels, 16),
-            **stages(partial(BasicBlock, shortcut=PadShortcut), 16, (16, 32, 64), (blocks,) * 3),
-        }
-        super().__init__(backbone, 64, num_classes)
+        super().__init__(cifar_backbone(depth, in_channels, partial(BasicBlock, shortcut=PadShortcut)), 64, num_classes)
 
 
 class ResNet20(CifarResNet):

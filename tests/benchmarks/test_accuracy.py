@@ -162,6 +162,36 @@ def test_the_paper_stands_beside(grid_file, tmp_path):
     assert "memorised only" not in text
 
 
+def test_several_labels_are_told_by_mean_average_precision(grid_file, tmp_path, capsys):
+    text = grid_file.read_text().replace(
+        "title: Tiny", "metrics: [test/mAP, test/mAP_head, test/mAP_tail]\ntitle: Tiny"
+    )
+    text = text.replace("data.Digits, init_args: {train_size: 128, val_size: 32}", "data.MultiLabelDigits")
+    text = text.replace("methods.CrossEntropy", "methods.BinaryCrossEntropy").replace(
+        "in_features: 64", "in_features: 400"
+    )
+    text = text.replace("data.Symmetric", "data.MissingLabels")
+    grid_file.write_text(text)
+    arguments = [str(grid_file), "--results", str(tmp_path)]
+    assert main(["run", *arguments, "--only", "CrossEntropy / noisy / seed 0"]) == 0
+    (path,) = files(tmp_path)
+    result = json.loads(path.read_text())
+    assert {"test/mAP", "test/mAP_head", "test/mAP_tail", "test/loss", "val/mAP"} <= set(result["curve"])
+    assert result["noise_rate"] > 0
+    capsys.readouterr()
+    assert main(["table", *arguments]) == 0
+    printed = capsys.readouterr().out
+    for title, name in (
+        ("Test mAP (%)", "mAP"),
+        ("Test mAP, head (%)", "mAP_head"),
+        ("Test mAP, tail (%)", "mAP_tail"),
+    ):
+        part = printed.split(title)[1]
+        assert f"{100 * result['curve'][f'test/{name}'][-1]:.1f} (1 of 2 seeds)" in part.split("Test mAP")[0]
+    assert "noisy: test mAP by epoch" in printed
+    assert "ccuracy" not in printed.replace("accuracy-noisy.png", "")
+
+
 def test_settings_are_chosen_on_validation_alone(grid_file, tmp_path):
     numbers = {
         # the test would choose eta 1, and so would each first epoch

@@ -45,8 +45,10 @@ def test_every_entry_of_a_grid_can_be_built(path):
             assert isinstance(data, PerturbationDataModule)
             assert data.seed == config["seed"]
         if fresh(config["net"], classes):
+            # trained weights would be fetched
+            arguments = {k: v for k, v in config["net"].get("init_args", {}).items() if k != "weights"}
             with torch.device("meta"):
-                net = build(merge(config["net"], {"init_args": {"num_classes": classes}}))
+                net = build({**config["net"], "init_args": {**arguments, "num_classes": classes}})
             assert any(len(weight) == classes for weight in net.parameters())
         if fresh(config["method"], classes):
             method = build_method({**config, "net": small})
@@ -66,10 +68,12 @@ def test_the_readme_has_a_place_for_every_table(path):
 
 
 def test_there_is_a_row_for_every_method():
-    rows = yaml.safe_load((BENCHMARKS / "grids/parts/methods.yaml").read_text())["methods"]["rows"]
-    assert {row["class_path"] for row in rows.values()} == {
-        f"lightning_perturb.methods.{name}" for name in methods.__all__
-    }
+    for file, several in (("methods", False), ("multi_label_methods", True)):
+        rows = yaml.safe_load((BENCHMARKS / f"grids/parts/{file}.yaml").read_text())["methods"]["rows"]
+        # a teacher or an adjuster must have been trained before; several tasks are several data sets
+        names = {name for name in methods.__all__ if getattr(methods, name).multi_label == several}
+        names -= {"KnowledgeDistillation", "TransferredRobustLoss", "NARLMultiTask"}
+        assert {row["class_path"] for row in rows.values()} == {f"lightning_perturb.methods.{name}" for name in names}
 
 
 def test_the_papers_numbers_stand_beside_theirs():
@@ -81,6 +85,72 @@ def test_the_papers_numbers_stand_beside_theirs():
         assert all(re.fullmatch(r"\d\d\.\d\d±\d\.\d\d", value) for value in grid.paper.values())
         assert {column for _, column in grid.paper} == set(grid.columns)
         assert len(grid.paper) == len(grid.columns) * len({row for row, _ in grid.paper})
+
+
+def test_the_numbers_of_multi_label_lpl_stand_beside_theirs():
+    voc, coco = (read_grid(BENCHMARKS / f"grids/lpl_table5_{name}.yaml") for name in ("voc", "coco"))
+    for grid, column, classes in ((voc, "VOC-MLT", 20), (coco, "COCO-MLT", 80)):
+        assert {run.config["num_classes"] for run in grid.runs} == {classes}
+        assert {row for row, _ in grid.paper} == set(grid.rows)
+        for metric in grid.metrics:
+            assert all(re.fullmatch(r"\d\d\.\d\d", value) for value in grid.papers[metric].values())
+        assert grid.papers["test/mAP_tail"]["RBCEFocalLPL", column] == {20: "80.87", 80: "53.81"}[classes]
+    assert voc.paper["RBCEFocalLPL", "VOC-MLT"] == "79.57"
+    settings = {r.row: r.config["method"]["init_args"] for r in coco.runs}
+    assert settings["RBCELPL fixed"]["weight_centre"] == 0.2
+    assert settings["RBCELPL fixed"]["delta_eps"] == 0.0
+    assert read_grid(BENCHMARKS / "grids/lpl_table10.yaml").paper["RBCELPL", "MS-COCO"] == "85.4"
+
+
+def test_a_paper_with_several_metrics(grid_file):
+    text = grid_file.read_text().replace("title: Tiny", "metrics: [test/mAP, test/mAP_head]")
+    grid_file.write_text(text + "paper: {source: x, rows: {CrossEntropy: '1.0 2.0 3.0 4.0'}}\n")
+    grid = read_grid(grid_file)
+    assert grid.metrics == ("test/mAP", "test/mAP_head")
+    assert grid.paper == {("CrossEntropy", "clean"): "1.0", ("CrossEntropy", "noisy"): "3.0"}
+    assert grid.papers["test/mAP_head"]["CrossEntropy", "noisy"] == "4.0"
+    grid_file.write_text(grid_file.read_text().replace("3.0 4.0", "3.0"))
+    with pytest.raises(ValueError, match="has 3 numbers for 2 columns with 2 metrics each"):
+        read_grid(grid_file)
+
+
+def test_the_numbers_of_meta_iada_stand_beside_theirs():
+    for name in ("table2", "table5", "table7"):
+        for data in ("cifar10", "cifar100"):
+            grid = read_grid(BENCHMARKS / f"grids/iada_{name}_{data}.yaml")
+            assert all(re.fullmatch(r"\d\d\.\d\d", value) for value in grid.paper.values())
+    assert grid.paper["MetaIADA without R", "100:1"] == "47.53"
+    two, seven = (read_grid(BENCHMARKS / f"grids/iada_table{n}_cifar100.yaml").runs for n in (2, 7))
+    assert {r.key for r in two if r.row == "MetaIADA"} == {r.key for r in seven if r.row == "MetaIADA"}
+
+
+def test_the_numbers_of_narl_adjuster_stand_beside_theirs():
+    for table, columns in ((1, 6), (2, 4)):
+        for data in ("cifar10", "cifar100"):
+            grid = read_grid(BENCHMARKS / f"grids/narl_table{table}_{data}.yaml")
+            assert all(re.fullmatch(r"\d\d\.\d\d±\d\.\d\d", value) for value in grid.paper.values())
+            assert len(grid.columns) == columns
+            assert len(grid.paper) == 11 * columns
+            assert {row for row, _ in grid.paper} == set(grid.rows)
+            # Forward trains twice
+            epochs = {run.row: run.config["trainer"]["max_epochs"] for run in grid.runs}
+            assert epochs.pop("Forward") == 2 * epochs["GCE"]
+            assert len(set(epochs.values())) == 1
+            options = [run.config["data"]["init_args"] for run in grid.runs]
+            assert {(o["meta_size"], o["meta_labels"]) for o in options} == {(1000, "drop")}
+    assert grid.paper["A-PolySoft", "instance 40 %"] == "46.57±0.12"
+    three = read_grid(BENCHMARKS / "grids/narl_table3.yaml")
+    assert len(three.paper) == 66 == len(three.rows) * len(three.columns)
+    assert three.paper["T-GCE", "asymmetric 40 %"] == "36.07±0.26"
+    assert {run.config["trainer"]["max_epochs"] for run in three.runs if run.row != "Forward"} == {90}
+    one = read_grid(BENCHMARKS / "grids/narl_table1_cifar10.yaml")
+    assert one.paper["A-GCE", "asymmetric 40 %"] == "88.08±0.28"
+    optimizers = [[run.config["method"]["init_args"]["optimizer"]["init_args"] for run in g.runs] for g in (one, grid)]
+    assert all(o == {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.0005} for o in optimizers[0])
+    assert all(o == {"lr": 0.01, "momentum": 0.9, "weight_decay": 0.0001} for o in optimizers[1])
+    asymmetric = [run.config["data"]["init_args"]["label_noise"] for run in one.runs if run.column == "asymmetric 40 %"]
+    assert {noise["class_path"].rpartition(".")[2] for noise in asymmetric} == {"CIFAR10AsymmetricOneWay"}
+    assert {noise["init_args"]["rate"] for noise in asymmetric} == {0.4}
 
 
 def test_tables_with_the_same_runs_share_them():

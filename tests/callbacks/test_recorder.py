@@ -206,7 +206,7 @@ def test_soft_labels_are_not_recorded(tmp_path):
 
 def test_observe_extreme_and_half_precision_logits():
     logits = torch.tensor([[1e4, -1e4, 0.0], [-1e4, 1e4, 0.0]], dtype=torch.bfloat16, requires_grad=True)
-    ids, values = observe(logits, torch.tensor([0, 0]), torch.tensor([5, 7], dtype=torch.int32))
+    ids, values = observe(logits, torch.tensor([0, 0]), torch.tensor([5, 7], dtype=torch.int32), [None])
     assert ids.tolist() == [[5, 0, 0], [7, 0, 1]]
     assert values.dtype == torch.float32
     assert not values.requires_grad

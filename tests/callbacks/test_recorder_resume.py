@@ -15,11 +15,13 @@ NAMES = ("margin", "loss", "prediction", "perturbation_norm", "given")
 
 def tables(folder):
     records = Records.open(folder)
-    return {name: np.array(getattr(records, name)) for name in NAMES}
+    found = {name: np.array(getattr(records, name)) for name in NAMES}
+    return {**found, **{name: np.array(values) for name, values in records.told.items()}}
 
 
 def assert_same(one, other):
-    for name in NAMES:
+    assert one.keys() == other.keys()
+    for name in one:
         np.testing.assert_array_equal(one[name], other[name], err_msg=name)
 
 
@@ -59,7 +61,10 @@ def test_checkpoints_hold_tensors_and_only_the_open_epoch(run):
         kind, steps = path.stem.split("-")[0], int(path.stem.split("=")[1])
         # after the end of an epoch nothing is open; in an epoch as many batches of 16 as were trained
         rows = 0 if kind == "epoch" else 16 * ((steps - 1) % 6 + 1)
-        assert state["ids"].shape == state["values"].shape == (rows, 3), path.name
+        assert state["ids"].shape == (rows, 3), path.name
+        told = sorted(state["names"])
+        assert told == (["perturbation_norm", "sample_loss"] if rows else [])
+        assert state["values"].shape == (rows, 2 + len(told)), path.name
 
 
 def test_resume_in_the_same_folder_overwrites_later_rows(run, tmp_path):

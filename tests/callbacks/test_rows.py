@@ -69,7 +69,7 @@ def test_copy_rows(tmp_path, rows, other):
 def epoch(n, norm=np.nan, given=0):
     return {
         "margin": np.full(n, 1e6, dtype=np.float32), "loss": np.full(n, np.nan, dtype=np.float32),
-        "norm": np.full(n, norm, dtype=np.float32), "prediction": np.full(n, 3, dtype=np.int16),
+        "told": {"perturbation_norm": np.full(n, norm, dtype=np.float32)}, "prediction": np.full(n, 3, dtype=np.int16),
         "given": np.full(n, given, dtype=np.int32),
     }  # fmt: skip
 

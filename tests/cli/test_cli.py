@@ -84,8 +84,10 @@ def test_zoo_prints_every_method(capsys):
         if cls.__module__.startswith("lightning_perturb.methods"):
             assert cls.__name__ in text
     assert "[tax 57" in text
-    with pytest.raises(SystemExit, match="--markdown"):
-        main(["zoo", "--colour"])
+    assert "Table 1 of the taxonomy" in text
+    for wrong in (["--colour"], ["--table1", "--empty"], ["--markdown", "--markdown"]):
+        with pytest.raises(SystemExit, match="--markdown"):
+            main(["zoo", *wrong])
 
 
 def test_shipped_configs_are_found_without_the_repository(monkeypatch, tmp_path):

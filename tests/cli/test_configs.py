@@ -17,35 +17,84 @@ def files(folder: str) -> list[str]:
     return sorted(path.name for path in (CONFIGS / folder).glob("*.yaml"))
 
 
+def method_of(name: str) -> type:
+    return getattr(methods, (CONFIGS / "methods" / name).read_text().split("class_path: ", 1)[1].split()[0])
+
+
 @pytest.fixture(autouse=True)
 def _elsewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
+def needed(name: str) -> list[str]:
+    """What a file leaves to its user."""
+    if name != "knowledge_distillation.yaml":
+        return []
+    short = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=1", "--trainer.default_root_dir=teacher"]
+    main(["fit", "-c", str(CONFIGS / "data/digits.yaml"), "--trainer.accelerator=cpu", *short])
+    (teacher,) = Path("teacher").rglob("*.ckpt")
+    return [f"--model.init_args.teacher={teacher}"]
+
+
 @pytest.mark.parametrize("name", files("methods"))
 def test_every_method_file_trains(name):
-    main(["fit", "-c", str(CONFIGS / "data/digits_sym40.yaml"), "-c", str(CONFIGS / "methods" / name), *QUICK])
+    data = "multi_label_digits" if method_of(name).multi_label else "digits_sym40"
+    words = ["-c", str(CONFIGS / f"data/{data}.yaml"), "-c", str(CONFIGS / "methods" / name)]
+    main(["fit", *words, *QUICK, *needed(name)])
 
 
 def test_every_method_has_a_file():
-    named = {
-        (CONFIGS / "methods" / name).read_text().split("class_path: ", 1)[1].split()[0] for name in files("methods")
-    }
+    named = {method_of(name).__name__ for name in files("methods")}
     assert named == {cls.__name__ for cls in subclasses() if cls.__module__.startswith("lightning_perturb.methods")}
     assert named == set(methods.__all__)
 
 
-@pytest.mark.parametrize("name", [n for n in files("data") if n.startswith("digits")])
+@pytest.mark.parametrize("name", [n for n in files("data") if "digits" in n])
 def test_every_digits_file_trains(name):
     main(["fit", "-c", str(CONFIGS / "data" / name), *QUICK])
 
 
-@pytest.mark.parametrize("name", [n for n in files("data") if not n.startswith(("digits", "image_folder"))])
+def test_the_two_gaussians_file_trains_and_draws():
+    main(["fit", "-c", str(CONFIGS / "data/two_gaussians.yaml"), *QUICK[1:], "--trainer.max_epochs=1"])
+    assert list(Path().rglob("decision_boundary.png"))
+
+
+@pytest.mark.parametrize("name", [n for n in files("data") if n.startswith("cifar")])
 def test_every_other_data_file_builds_and_says_what_is_missing(name):
     cli = build(["-c", str(CONFIGS / "data" / name), "--trainer.accelerator=cpu", "--trainer.logger=false"])
     assert cli.model.num_classes == cli.datamodule.num_classes == (100 if "cifar100" in name else 10)
     assert cli.model.net(torch.zeros(2, 3, 32, 32)).shape == (2, cli.model.num_classes)
     with pytest.raises(FileNotFoundError, match=r"root='data'.*Unpack"):
+        cli.datamodule.setup("fit")
+
+
+PHOTOGRAPHS = {
+    "imagenet_lt": (1000, r"ImageNet_LT_train\.txt does not exist.*Put the published lists"),
+    "places_lt": (365, r"Places_LT_train\.txt does not exist.*Put the published lists"),
+    "inaturalist2018": (8142, r"iNaturalist18_train\.txt does not exist.*Put the published lists"),
+    "inaturalist2017": (5089, r"train2017\.json does not exist.*Put train2017\.json"),
+    "voc_mlt": (20, r"longtail2012/img_id\.txt does not exist.*Fetch it"),
+    "coco_mlt": (80, r"instances_train2017\.json does not exist.*Put annotations"),
+    "ms_coco": (80, r"instances_train2014\.json does not exist.*Put annotations"),
+}
+
+
+def test_every_data_file_is_tested():
+    known = {name.removesuffix(".yaml") for name in files("data")}
+    rest = {name for name in known if not name.startswith("cifar") and "digits" not in name}
+    assert rest - {"image_folder", "two_gaussians"} == set(PHOTOGRAPHS)
+
+
+@pytest.mark.parametrize("name", PHOTOGRAPHS)
+def test_sets_of_photographs_build_and_say_what_is_missing(name, tmp_path):
+    classes, missing = PHOTOGRAPHS[name]
+    text = (CONFIGS / f"data/{name}.yaml").read_text()
+    # the trained weights would be fetched
+    (tmp_path / "small.yaml").write_text(text.replace("resnet50", "resnet18").replace(", weights: IMAGENET1K_V1", ""))
+    cli = build(["-c", str(tmp_path / "small.yaml"), "--trainer.accelerator=cpu", "--trainer.logger=false"])
+    assert cli.model.num_classes == cli.datamodule.num_classes == classes
+    assert cli.model.multi_label == cli.datamodule.multi_label == (name in ("voc_mlt", "coco_mlt", "ms_coco"))
+    with pytest.raises(FileNotFoundError, match=missing):
         cli.datamodule.setup("fit")
 
 
@@ -59,6 +108,23 @@ def test_every_trainer_file_composes(name):
     here = ["--trainer.devices=1", "--trainer.strategy=auto", "--data.init_args.num_workers=0"]
     words = ["-c", str(CONFIGS / "data/digits.yaml"), "-c", str(CONFIGS / "methods/mixpert.yaml")]
     main(["fit", *words, "-c", str(CONFIGS / "trainer" / name), *QUICK, *here, "--data.init_args.pin_memory=false"])
+
+
+def test_the_multi_label_files_compose():
+    data = ["-c", str(CONFIGS / "data/multi_label_digits.yaml")]
+    trainer = ["-c", str(CONFIGS / "trainer/cpu.yaml")]
+    with pytest.raises(ValueError, match=r"ModelCheckpoint monitors 'val/acc'.*configs/trainer/multi_label.yaml"):
+        main(["fit", *data, *trainer, *QUICK])
+    main(["fit", *data, *trainer, "-c", str(CONFIGS / "trainer/multi_label.yaml"), *QUICK])
+
+
+def test_the_multi_label_quickstart_runs(capsys):
+    words = ["--trainer.max_epochs=2", "--trainer.enable_progress_bar=false", "--data.init_args.samples=200"]
+    main(["fit", "-c", str(CONFIGS / "quickstart_multi_label.yaml"), *words])
+    printed = capsys.readouterr().out
+    for name in ("mean average precision", "head", "medium", "tail", "macro F1"):
+        assert name in printed
+    assert list(Path("logs/quickstart_multi_label").rglob("*.ckpt"))
 
 
 def test_method_files_keep_network_and_optimizer_of_the_data_file():

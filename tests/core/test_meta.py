@@ -14,7 +14,7 @@ from torch import nn
 
 from lightning_perturb.core import Batch, MetaPerturbationModule, PerturbationModule
 from lightning_perturb.core.distributed import world_size
-from lightning_perturb.methods import CrossEntropy, MetaWeightNet
+from lightning_perturb.methods import CrossEntropy, MetaMixUp, MetaSAug, MetaWeightNet
 
 
 def weight_net(norm=False, dropout=0.0, seed=0, cls=MetaWeightNet, **options):
@@ -467,3 +467,19 @@ def test_a_layer_that_no_engine_differentiates_is_named():
         module().hypergradient(tokens, tokens, 0.1)
     found = module(engine="central").hypergradient(tokens, tokens, 0.1).gradients
     assert all(gradient.norm() > 0 for gradient in found)
+
+
+def test_rates_that_nothing_has_are_refused():
+    with pytest.raises(ValueError, match=r"nothing to learn.*Raise sigma_lr, or take ISDA"):
+        fit(MetaSAug(mlp(), CLASSES, optimizer=sgd, class_counts=[9, 9, 9, 9], sigma_lr=0.0).double())
+    with pytest.raises(ValueError, match="meta_optimizer was given to MetaMixUp"):
+        fit(MetaMixUp(mlp(), CLASSES, optimizer=sgd, meta_optimizer=adam).double())
+
+
+def test_meta_labels_of_any_integer_type_do():
+    samples = [(torch.randn(6, dtype=torch.float64), torch.tensor(n % CLASSES, dtype=torch.int32)) for n in range(8)]
+    loaders = {name: torch.utils.data.DataLoader(samples, batch_size=4) for name in ("train", "meta")}
+    trainer = L.Trainer(max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False,
+                        enable_progress_bar=False, enable_model_summary=False)  # fmt: skip
+    trainer.fit(weight_net().double(), loaders)
+    assert trainer.global_step == 2

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_perturb.data import Arrays
+from lightning_perturb.data import Arrays, MissingLabels, Step, Symmetric
 
 
 def pixels(*shape, seed=0):
@@ -146,7 +146,10 @@ def test_errors_name_argument_and_remedy(tmp_path):
         ((x, y + 0.5), {}, "y has shape .* and type float64. Give class ids"),
         ((x, np.full(12, np.nan)), {}, "y has shape .* and type float64. Give class ids"),
         ((x, np.asarray(["cat"] * 12)), {}, "y has shape .* and type <U3. Give class ids"),
-        ((x, np.eye(3)[y]), {}, r"y has shape \(12, 3\)"),
+        ((x, np.eye(3)[y][None]), {}, r"y has shape \(1, 12, 3\)"),
+        ((x, 2 * np.eye(3)[y]), {}, r"y\[0, 0\]=2 is neither 0 nor 1 \(12 such entries\)"),
+        ((x, np.eye(3)[y]), {"num_classes": 4}, r"y has shape \(12, 3\).*shape \[N, 4\]"),
+        ((x, np.eye(3)[y], x, y), {}, r"y_test has shape \(12,\) and y \(12, 3\)"),
         ((x / 255, y), {"mean": (0.5,)}, r"mean=\(0.5,\) and std=None are for uint8 images"),
         ((str(broken), y), {}, "unknown ending"),
     ]
@@ -155,6 +158,40 @@ def test_errors_name_argument_and_remedy(tmp_path):
             Arrays(*arguments, **options)
     with pytest.raises(FileNotFoundError, match=r"x='nowhere.npy' is not a file. Give a .npy, .npz or .pt file"):
         Arrays("nowhere.npy", y)
+
+
+def test_several_labels_a_sample():
+    y = np.asarray([[1, 0, 1], [0, 1, 0], [1, 1, 0], [0, 0, 0]] * 3)
+    for form in (y, y.astype(bool), y.astype(np.float32), torch.from_numpy(y)):
+        data = ready(pixels(12, 1, 2, 2), form, label_noise=MissingLabels(0.5), val_size=4, batch_size=3)
+        assert data.multi_label
+        assert data.num_classes == 3
+        assert data.facts.multi_label
+        assert data.facts.train_samples == len(data.train_index) == 8
+        assert data.class_counts.tolist() == data.given_labels[data.train_index].sum(0).tolist()
+        assert (data.noisy == (data.given_labels != data.true_labels).any(1)).all()
+        assert data.noise_rate == (data.given_labels != y)[data.train_index].mean()
+        assert data.transition_matrix.shape == (3, 2, 2)
+        batch = next(iter(data.train_dataloader()))
+        assert batch.y.dtype == torch.float32
+        assert torch.equal(batch.y, torch.from_numpy(data.given_labels[batch.index]).float())
+        score = torch.cat([b.y for b in data.score_dataloader()])
+        assert torch.equal(score, torch.from_numpy(data.given_labels[data.train_index]).float())
+    other = ready(pixels(12, 1, 2, 2), y, label_noise=MissingLabels(0.4), val_size=4)
+    assert other.checksum != data.checksum
+
+
+def test_what_says_nothing_of_several_labels_is_refused_by_name():
+    y = labels()
+    several = np.eye(3)[y]
+    for given, options, message in (
+        (several, {"label_noise": Symmetric(0.1)}, "these labels are multi-hot. Choose MultiLabelSymmetric"),
+        (y, {"label_noise": MissingLabels(0.1)}, "these are class ids. Choose a noise .* such as Symmetric"),
+        (several, {"imbalance": Step(2)}, "imbalance=Step .* several. Set imbalance to null"),
+        (several, {"meta_size": 3}, "meta_size=3 .* several. Set meta_size to 0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            ready(pixels(12, 1, 2, 2), given, **options)
 
 
 def test_test_labels_outside_the_classes_are_found():

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from lightning_perturb.core import random as keyed_random
-from lightning_perturb.data import CropFlip
+from lightning_perturb.data import CenterCrop, CropFlip, RandomResizedCrop
 
 
 def images(count=6, channels=3, height=8, width=8, seed=0):
@@ -95,3 +96,72 @@ def test_errors_name_argument_and_remedy():
         CropFlip(padding=8, mode="reflect")(images(), torch.rand(6, 3))
     with pytest.raises(ValueError, match="padding=5 cannot mirror images of 9 x 4"):
         CropFlip(padding=5, mode="reflect")(images(height=9, width=4), torch.rand(6, 3))
+
+
+# a random part, resized ---------------------------------------------------------------------------------------------
+
+
+def draws(*rows):
+    return torch.tensor(rows, dtype=torch.float32)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_random_part_equals_a_crop_and_a_resize(channels):
+    x = images(count=40, channels=channels, height=20, width=30)
+    uniform = torch.rand(40, 5, generator=torch.Generator().manual_seed(3))
+    augment = RandomResizedCrop(12, area=(0.1, 0.9), ratio=(0.5, 2.0))
+    out = augment(x, uniform)
+    assert out.shape == (40, channels, 12, 12)
+    for image, row, u in zip(x, out, uniform.double().numpy(), strict=True):
+        area = 600 * (0.1 + 0.8 * u[0])
+        ratio = 0.5 * 4.0 ** u[1]
+        width, height = min(round((area * ratio) ** 0.5), 30), min(round((area / ratio) ** 0.5), 20)
+        left, top = int(u[2] * (30 - width + 1)), int(u[3] * (20 - height + 1))
+        part = image[:, top : top + height, left : left + width].numpy()
+        planes = [Image.fromarray(plane).resize((12, 12), Image.Resampling.BILINEAR) for plane in part]
+        expected = np.stack([np.asarray(plane) for plane in planes])
+        expected = expected[..., ::-1] if u[4] < 0.5 else expected
+        np.testing.assert_array_equal(row.numpy(), expected)
+
+
+def test_the_whole_image_stays_as_it_is():
+    x = images(count=3, height=12, width=12)
+    augment = RandomResizedCrop(12, area=(1.0, 1.0), ratio=(1.0, 1.0))
+    out = augment(x, draws([0.3, 0.1, 0.9, 0.9, 0.9]).expand(3, 5))
+    assert torch.equal(out, x)
+    mirrored = augment(x, draws([0.3, 0.1, 0.9, 0.9, 0.1]).expand(3, 5))
+    assert torch.equal(mirrored, x.flip(-1))
+    assert torch.equal(RandomResizedCrop(12, (1.0, 1.0), (1.0, 1.0), flip=False)(x, draws([0] * 5).expand(3, 5)), x)
+
+
+def test_parts_reach_every_place_and_never_beyond():
+    x = torch.zeros(500, 1, 10, 10, dtype=torch.uint8)
+    x[:, :, 0, 0] = x[:, :, -1, -1] = 255
+    uniform = torch.rand(500, 5, generator=torch.Generator().manual_seed(0))
+    out = RandomResizedCrop(5, area=(0.2, 0.5), flip=False)(x, uniform)
+    assert (out[:, 0, 0, 0] > 0).any()
+    assert (out[:, 0, -1, -1] > 0).any()
+    extreme = draws([0.0, 0.0, 0.0, 0.0, 0.9], [0.999, 0.999, 0.999, 0.999, 0.9])
+    RandomResizedCrop(5, area=(0.001, 1.0), ratio=(0.01, 100.0))(x[:2], extreme)
+
+
+def test_the_middle():
+    x = images(height=9, width=12)
+    assert torch.equal(CenterCrop(5)(x, torch.empty(6, 0)), x[..., 2:7, 3:8])
+    assert CenterCrop.draws == 0
+    with pytest.raises(ValueError, match=r"size=10 does not fit in images of 9 x 12"):
+        CenterCrop(10)(x, torch.empty(6, 0))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"size": 0}, "size=0 must be"),
+        ({"area": (0.0, 1.0)}, r"area=\(0.0, 1.0\) is no interval above 0 up to 1"),
+        ({"area": (0.5, 1.5)}, r"area=\(0.5, 1.5\)"),
+        ({"ratio": (2.0, 1.0)}, r"ratio=\(2.0, 1.0\) is no interval above 0"),
+    ],
+)
+def test_parts_that_do_not_exist(options, message):
+    with pytest.raises(ValueError, match=message):
+        RandomResizedCrop(**{"size": 4, **options})

@@ -51,13 +51,13 @@ def ready(root, **options):
 def decoded(monkeypatch):
     """Names of the files that are decoded."""
     seen = []
-    real = implementation._image
+    real = implementation.decode_image
 
     def recorded(path, size):
         seen.append(path)
         return real(path, size)
 
-    monkeypatch.setattr(implementation, "_image", recorded)
+    monkeypatch.setattr(implementation, "decode_image", recorded)
     return seen
 
 

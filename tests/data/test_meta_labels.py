@@ -153,3 +153,8 @@ def test_two_wishes_for_one_validation_set_are_refused():
 def test_an_unknown_use_is_refused():
     with pytest.raises(ValueError, match="meta_labels"):
         data("arrays", "keep")
+
+
+def test_a_use_without_samples_is_refused():
+    with pytest.raises(ValueError, match="meta_labels='merge' says what to do with clean samples, but meta_size=0"):
+        Arrays(X, Y, num_classes=CLASSES, meta_labels="merge")

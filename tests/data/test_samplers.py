@@ -1,11 +1,13 @@
 """Order of training and evaluation: permutations, ranks, resumes."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DistributedSampler
 
+from lightning_perturb.data.balanced import ClassAwareSampler
 from lightning_perturb.data.samplers import EpochSampler, EvaluationSampler
 
 few = settings(deadline=None, max_examples=40)
@@ -153,3 +155,103 @@ def test_evaluation_serves_each_sample_once_in_equally_many_batches(count, batch
     assert all(len(batch) <= batch_size for batch in flat(by_rank))
     totals = [len(flat(mine)) for mine in by_rank]
     assert max(totals) - min(totals) <= 1
+
+
+# classes alike often ----------------------------------------------------------------------------------------------
+
+
+def tail(counts, seed=0):
+    """Labels with so many samples of each class, mixed."""
+    return np.random.default_rng(seed).permutation(np.repeat(np.arange(len(counts)), counts))
+
+
+def aware(labels, batch_size=8, world=1, **options):
+    positions = positions_of(len(labels))
+    return [ClassAwareSampler(positions, labels, batch_size, rank=r, world_size=world, **options) for r in range(world)]
+
+
+@few
+@given(st.lists(st.integers(0, 40), min_size=1, max_size=6), st.integers(0, 2**31), st.integers(0, 9))
+def test_every_class_is_drawn_alike_often(counts, seed, epoch):
+    labels = tail(counts)
+    (sampler,) = aware(labels, seed=seed)
+    order = sampler.order(epoch)
+    assert len(order) == len(labels)
+    place = {int(p): i for i, p in enumerate(positions_of(len(labels)))}
+    drawn = labels[[place[int(p)] for p in order]] if len(order) else labels
+    classes = [c for c, n in enumerate(counts) if n]
+    quotas = {c: int((drawn == c).sum()) for c in classes}
+    if classes:
+        assert max(quotas.values()) - min(quotas.values()) <= 1
+    # in any stretch of the order, too: the classes take turns
+    for start in range(0, len(drawn) - len(classes), max(len(classes), 1)):
+        assert sorted(drawn[start : start + len(classes)]) == classes
+    # a sample comes again when all others of its class have come
+    for c in classes:
+        times = np.unique(order[torch.from_numpy(drawn == c)], return_counts=True)[1]
+        assert (quotas[c] < counts[c] and (times == 1).all()) or set(times) <= {
+            quotas[c] // counts[c], -(-quotas[c] // counts[c])
+        }  # fmt: skip
+
+
+def test_balanced_epochs_begin_when_they_are_to():
+    labels = tail([30, 4])
+    (sampler,) = aware(labels, balanced_from=2, seed=3)
+    plain = EpochSampler(positions_of(34), 8, seed=3)
+    for epoch in (0, 1):
+        sampler.epoch = plain.epoch = epoch
+        assert [(d.positions.tolist(), d.keys) for d in sampler] == [(d.positions.tolist(), None) for d in plain]
+    sampler.epoch = plain.epoch = 2
+    assert batches(sampler) != batches(plain)
+    assert len(sampler) == len(plain)
+    (again,) = aware(labels, balanced_from=2, seed=3, epoch=2)
+    assert batches(again) == batches(sampler)
+    (resumed,) = aware(labels, balanced_from=2, seed=3, epoch=2, skip=3)
+    assert batches(resumed) == batches(sampler)[3:]
+    sampler.epoch = 3
+    assert batches(again) != batches(sampler)
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_the_balanced_batches_of_ranks_are_those_of_one_process(world):
+    labels = tail([20, 3, 7])
+    (alone,) = aware(labels, 4 * world)
+    together = [list(sampler) for sampler in aware(labels, 4, world)]
+    for number, whole in enumerate(alone):
+        parts = [rank[number] for rank in together]
+        assert sorted(torch.cat([p.positions for p in parts]).tolist())[: len(whole.positions)] <= sorted(
+            torch.cat([p.positions for p in parts]).tolist()
+        )
+        if len(whole.positions) == 4 * world:
+            assert sorted(torch.cat([p.keys for p in parts]).tolist()) == sorted(whole.keys.tolist())
+
+
+def test_a_sample_that_comes_again_has_another_key():
+    labels = tail([40, 2])
+    (sampler,) = aware(labels)
+    draws = list(sampler)
+    positions, keys = torch.cat([d.positions for d in draws]), torch.cat([d.keys for d in draws])
+    assert len(positions.unique()) < len(positions)
+    assert len(keys.unique()) == len(keys)
+    # the first time it is named as in any epoch
+    for position in positions.unique():
+        mine = keys[positions == position]
+        assert mine[0] == position
+    assert (draws[0].names == draws[0].keys).all()
+
+
+def test_classes_of_multi_hot_labels_draw_among_their_positives():
+    labels = np.zeros((30, 3), dtype=np.int64)
+    labels[:, 0] = 1
+    labels[:2, 1] = 1
+    (sampler,) = aware(labels)
+    order = sampler.order(0)
+    rare = torch.isin(order, positions_of(30)[:2])
+    # class 2 has no positive sample; class 1 draws its two half of the time
+    assert 15 <= int(rare.sum()) <= 17
+    assert len(order) == 30
+
+
+def test_a_class_without_samples_is_passed_over():
+    (sampler,) = aware(np.array([0, 0, 2, 2, 2, 2]))
+    assert len(sampler.order(0)) == 6

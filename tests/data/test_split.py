@@ -138,3 +138,41 @@ def test_more_per_class_chooses_a_superset(labels, seed, data):
     assert not (a & ~b).any()
     for c in range(5):
         assert a[labels == c].sum() == min(few[c], (labels == c).sum())
+
+
+# --- multi-hot labels ----------------------------------------------------------------------------------------------
+
+
+@settings(deadline=None, max_examples=60)
+@given(seed=st.integers(0, 2**32), samples=st.integers(1, 80), share=st.floats(0.05, 0.9), density=st.floats(0.05, 0.6))
+def test_several_labels_are_split_into_a_partition_that_leaves_every_class_a_sample(seed, samples, share, density):
+    labels = (rng(seed).random((samples, 6)) < density * np.linspace(1, 0.1, 6)).astype(np.int64)
+    size, before = int(share * samples), labels.copy()
+    # beyond it, rows may be so few that each is the last of a class
+    assume(size <= (samples - 2 * (labels.sum(0) > 0).sum()) / 2)
+    rest, held = stratified_split(labels, 6, size, rng(seed))
+    assert_partition(rest, held, samples)
+    np.testing.assert_array_equal(labels, before)
+    assert len(held) == size
+    assert (labels[rest].sum(0)[labels.sum(0) > 0] > 0).all()
+    np.testing.assert_array_equal(stratified_split(labels, 6, size, rng(seed))[1], held)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.25, 0.5])
+def test_several_labels_are_split_in_proportion(share):
+    labels = (rng(3).random((1142, 20)) < 0.4 * np.linspace(1, 0.02, 20) ** 2).astype(np.int64)
+    _, held = stratified_split(labels, 20, share, rng())
+    wanted = len(held) * labels.mean(0)
+    mine = np.abs(labels[held].sum(0) - wanted)
+    draws = [np.abs(labels[rng(seed).permutation(1142)[: len(held)]].sum(0) - wanted).mean() for seed in range(20)]
+    assert mine.mean() < min(draws) / 2, "no better than a plain draw"
+    assert (stratified_split(labels, 20, share, rng(1))[1] != held).any()
+
+
+def test_several_labels_that_cannot_be_held_out():
+    with pytest.raises(ValueError, match=r"size=2 of 3 samples cannot be held out .* at most 0"):
+        stratified_split(np.eye(3, dtype=int), 3, 2, rng())
+    rest, _held = stratified_split(np.eye(3, dtype=int)[[0, 0, 1, 1, 2, 2]], 3, 3, rng())
+    assert np.eye(3)[[0, 0, 1, 1, 2, 2]][rest].sum(0).tolist() == [1, 1, 1]
+    with pytest.raises(ValueError, match=r"labels has shape \(3, 3\).*\[N, 4\]"):
+        stratified_split(np.eye(3, dtype=int), 4, 1, rng())

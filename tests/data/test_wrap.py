@@ -750,7 +750,8 @@ def test_arguments_that_make_no_sense_are_refused(arguments, message):
     [
         (Numbered(label=float), {}, "label of training sample 0 is float, not a class id"),
         (Numbered(label=str), {}, "label of training sample 0 is str"),
-        (Numbered(label=lambda y: np.eye(5)[y]), {}, r"float64 of shape \(5,\)"),
+        (Numbered(label=lambda y: 0.5 * np.eye(5)[y]), {}, r"float64 of shape \(5,\), and not all of it is 0 or 1"),
+        (Numbered(label=lambda y: np.zeros((2, 2))), {}, r"float64 of shape \(2, 2\), not a class id"),
         (Numbered(label=lambda y: y - 1), {}, r"labels\[0\]=-1 is outside 0..3"),
         (Numbered(), {"num_classes": 4}, r"labels\[4\]=4 is outside 0..3"),
         (Numbered(layout="bare"), {}, "training set is a Tensor"),

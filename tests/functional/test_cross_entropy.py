@@ -8,6 +8,7 @@ from torch.autograd import gradcheck, gradgradcheck
 
 from lightning_perturb.functional import (
     binary_cross_entropy,
+    binary_cross_entropy_entries,
     cross_entropy,
     logit_gradient,
     margin,
@@ -62,6 +63,7 @@ def test_binary_cross_entropy():
         for a, b in zip(u.tolist(), t.tolist(), strict=True)
     ]
     torch.testing.assert_close(binary_cross_entropy(u, t), torch.tensor(expected, dtype=torch.float64))
+    torch.testing.assert_close(binary_cross_entropy_entries(u, t).mean(1), binary_cross_entropy(u, t))
     torch.testing.assert_close(binary_cross_entropy(u, t.long()), binary_cross_entropy(u, t.double()))
     assert gradcheck(lambda v: binary_cross_entropy(v, t), (u.requires_grad_(),))
     extreme = binary_cross_entropy(torch.tensor([[1e4, -1e4]]), torch.tensor([[1, 1]]))

@@ -84,6 +84,9 @@ LOSSES = {
     ),
     "logit adjustment": lambda u, y: functional.cross_entropy(functional.logit_adjustment(u, torch.arange(5.0)), y),
     "ldam": lambda u, y: functional.cross_entropy(functional.ldam_logits(u, y, torch.ones(5)), y),
+    "adversarial label smoothing": lambda u, y: functional.cross_entropy(
+        u, functional.adversarial_label_smoothing_target(u, y, 0.3)
+    ),
     "confidence penalty": lambda u, y: functional.confidence_penalty(u, 1.0),
     "poly": functional.poly_loss,
     "knowledge distillation": lambda u, y: functional.knowledge_distillation_loss(u, y, torch.ones_like(u)),

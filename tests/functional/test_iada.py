@@ -5,12 +5,14 @@ import torch
 from torch.autograd import gradcheck, gradgradcheck
 
 from lightning_perturb.functional import (
+    adversarial_logits,
     cross_entropy,
     fairness_term,
     feature_gradient,
     generalization_term,
     iada_logits,
     isda_logits,
+    regularization_term,
     robustness_term,
 )
 
@@ -157,3 +159,21 @@ def test_bad_input():
         iada_logits(u, y, W, log_prior=log_prior[:3])
     with pytest.raises(ValueError, match="covariance"):
         iada_logits(u, y, W, covariance=sigma[:2])
+
+
+def test_a_regularization_term_is_the_slope_of_the_loss_along_the_shift():
+    h, W, b, y, *_ = draw(3)
+    u = h @ W.t() + b
+    for shift in (torch.randn(B, C, dtype=torch.float64), torch.randn(C, dtype=torch.float64)):
+        steps = torch.tensor(0.0, dtype=torch.float64, requires_grad=True).expand(B)
+        (slope,) = torch.autograd.grad(cross_entropy(u + steps[:, None] * shift, y).sum(), steps)
+        torch.testing.assert_close(regularization_term(u, y, shift), slope)
+
+
+def test_adversarial_logits_are_those_of_moved_features():
+    h, W, b, y, *_ = draw(4)
+    u = h @ W.t() + b
+    sign = feature_gradient(u, y, W).sign()
+    torch.testing.assert_close(u + adversarial_logits(u, y, W), (h + sign) @ W.t() + b)
+    # a step along the gradient's sign raises the loss of every sample
+    assert bool((cross_entropy(u + 1e-3 * adversarial_logits(u, y, W), y) > cross_entropy(u, y)).all())

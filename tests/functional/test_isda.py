@@ -174,3 +174,15 @@ def test_bad_input():
         isda_term(W, sigma[:, :2], y)
     with pytest.raises(ValueError, match="features of shape"):
         batch_statistics(u, y, torch.zeros(C, A))
+
+
+def test_running_covariances_may_move_on_before_the_backward_pass():
+    weight, covariance = torch.randn(3, 4, requires_grad=True), torch.eye(4).repeat(3, 1, 1)
+    labels = torch.tensor([0, 2])
+    term = isda_term(weight, covariance, labels)
+    (expected,) = torch.autograd.grad(term.sum(), weight, retain_graph=True)
+    covariance.zero_()
+    (found,) = torch.autograd.grad(term.sum(), weight, retain_graph=True)
+    assert torch.equal(found, expected)
+    with pytest.raises(RuntimeError, match="changed in place"):
+        torch.autograd.grad(term.sum(), weight, create_graph=True)

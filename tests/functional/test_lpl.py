@@ -201,6 +201,11 @@ def test_frequency_bounds():
     by_q = frequency_bounds(counts, 2, 0.0, 1.0, statistic=q)
     np.testing.assert_allclose(by_q.numpy(), [0.2, 1.0, 1.0, 0.5], rtol=1e-6)
     assert frequency_bounds(counts, 2, 0.0, 1.0, statistic=q * 0).isfinite().all()
+    # the most frequent (0.8) and the rarest class (0.1) are unknown: 250 samples (0.4) and 50 (0.5) are the ends
+    known = torch.tensor([True, False, False, True])
+    partly = frequency_bounds(counts, 2, 0.25, 1.0, statistic=torch.tensor([0.5, 0.0, 0.0, 0.4]), known=known)
+    np.testing.assert_allclose(partly.numpy(), [1.25, 0.25, 0.25, 1.25], rtol=1e-6)
+    assert frequency_bounds(counts, 2, 0.25, 1.0, statistic=q, known=known & False).tolist() == [0.25] * 4
 
 
 def test_published_increments_of_cifar10_lt():

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.autograd import gradcheck, gradgradcheck
 
-from lightning_perturb.functional import polysoft_loss
+from lightning_perturb.functional import polysoft_loss, polysoft_weight
 
 
 def at_loss(values, dtype=torch.float64):
@@ -77,3 +77,21 @@ def test_bad_input(lam, d):
     u, y = at_loss([1.0])
     with pytest.raises(ValueError, match=r"lam=|d="):
         polysoft_loss(u, y, lam, d)
+
+
+def test_weight_is_the_derivative_in_the_cross_entropy():
+    # the derivative in a logit is that of the cross-entropy times the weight
+    logits = (
+        torch.randn(40, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(3)).mul_(3).requires_grad_()
+    )
+    target = torch.arange(40) % 5
+    lam = torch.linspace(0.3, 6.0, 40, dtype=torch.float64)
+    d = torch.linspace(1.5, 8.0, 40, dtype=torch.float64)
+    loss = torch.nn.functional.cross_entropy(logits, target, reduction="none")
+    (of_loss,) = torch.autograd.grad(loss.sum(), logits, retain_graph=True)
+    (of_robust,) = torch.autograd.grad(polysoft_loss(logits, target, lam, d).sum(), logits)
+    rows = torch.arange(40)
+    weight = polysoft_weight(loss.detach(), lam, d)
+    torch.testing.assert_close(weight, of_robust[rows, target] / of_loss[rows, target], rtol=1e-8, atol=1e-10)
+    assert (weight == 0).any()
+    assert (weight > 0).any()

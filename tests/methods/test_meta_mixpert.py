@@ -68,6 +68,71 @@ def test_it_trains_and_warms_up():
     assert {int(state["step"]) for state in trainer.optimizers[1].state.values()} == {7}
 
 
+def with_norm(**options):
+    torch.manual_seed(0)
+    return MetaMixPert(mlp(norm=True), CLASSES, optimizer=sgd, hidden=6, **ATTACK, **options).double()
+
+
+@pytest.mark.parametrize("engine", ["forward", "higher"])
+def test_batch_norm_statistics_move_once_and_with_the_clean_inputs(engine):
+    module = with_norm(engine=engine)
+    first, norm, *_, last = module.net
+    train, meta = batches()
+    train = module.perturb_input(train)
+    hidden = first(train.x)
+    outputs = module.hypergradient(train, meta, 0.5).training_outputs()
+    assert torch.allclose(norm.running_mean, 0.1 * hidden.mean(0))
+    assert torch.allclose(norm.running_var, 0.9 + 0.1 * hidden.var(0))
+    assert int(norm.num_batches_tracked) == 1
+    assert norm.track_running_stats
+    # the attacked inputs are normalised by their own batch
+    attacked = first(train.extra["attacked"])
+    normed = (attacked - attacked.mean(0)) / (attacked.var(0, unbiased=False) + 1e-5).sqrt()
+    assert torch.allclose(outputs["attacked_logits"], last(normed.tanh()))
+
+
+def test_its_hypergradient_is_exact_with_an_attack_and_batch_norm():
+    module = with_norm()
+    train, meta = batches()
+    train = module.perturb_input(train)
+    expected = reference(module, train, meta, 0.5)
+    for one, other in zip(module.hypergradient(train, meta, 0.5).gradients, expected, strict=True):
+        assert (one - other).norm() <= 1e-10 * other.norm()
+
+
+def test_hard_alpha_rounds_the_real_step_alone():
+    soft, hard = make(**ATTACK), make(alpha_hard=True, **ATTACK)
+    train, meta = batches()
+    train = hard.perturb_input(train)
+    for one, other in zip(*(m.hypergradient(train, meta, 0.5).gradients for m in (soft, hard)), strict=True):
+        assert torch.equal(one, other)
+        assert other.norm() > 0
+    with torch.no_grad():
+        outputs = hard.outputs(hard.net, train)
+        alpha = hard.alpha(outputs["logits"], train.y)
+        chosen = alpha >= alpha.median()
+        # the middle of the batch on the threshold
+        hard.meta_net = Shifted(hard.meta_net, -torch.logit(alpha.median()))
+        found = hard.loss(outputs, train.copy())
+        p = outputs["logits"].softmax(1)
+        lowered = F.cross_entropy(outputs["logits"] + hard.eta * (torch.eye(CLASSES).double()[train.y] - p), train.y,
+                                  reduction="none")  # fmt: skip
+        raised = F.cross_entropy(outputs["attacked_logits"], train.y, reduction="none")
+    assert 0 < chosen.sum() < len(chosen)
+    assert torch.allclose(found, torch.where(chosen, lowered, raised).mean())
+
+
+class Shifted(torch.nn.Module):
+    """A network plus a number."""
+
+    def __init__(self, net, by):
+        super().__init__()
+        self.net, self.by = net, by + 1e-9
+
+    def forward(self, x):
+        return self.net(x) + self.by
+
+
 def on_ranks(size, attack):
     module = make(**(ATTACK if attack else {}))
     options = {"devices": 2, "strategy": "ddp"} if size > 1 else {}

@@ -117,7 +117,7 @@ def test_the_attack_sees_evaluation_mode_and_leaves_no_trace():
 def test_the_data_module_gives_the_normalisation():
     trainer = fit(Recipe(PGDTraining, {"steps": 1}, net="conv", trainer={"max_epochs": 1}))
     module, data = trainer.lightning_module, trainer.datamodule
-    mean, std = module._normalisation(torch.zeros(1, 1, 8, 8))
+    mean, std = module.space.normalisation(torch.zeros(1, 1, 8, 8), module.facts)
     assert mean.shape == (1, 1, 1, 1)
     assert (float(mean), float(std)) == pytest.approx((data.mean[0], data.std[0]))
 

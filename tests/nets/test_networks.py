@@ -16,6 +16,7 @@ COUNTS = {
     nets.ResNet44: 658_586,
     nets.ResNet56: 853_018,
     nets.ResNet110: 1_727_962,
+    nets.SEResNet110: 1_740_058,
     nets.ResNet18: 11_173_962,
     nets.ResNet34: 21_282_122,
     nets.PreActResNet18: 11_172_170,
@@ -27,6 +28,7 @@ IMAGE_NETS = [*COUNTS, nets.ConvNet]
 # small members of every family, to be run for real
 SMALL = {
     "cifar": lambda **kw: nets.CifarResNet(8, **kw),
+    "se": lambda **kw: nets.CifarSEResNet(8, reduction=2, **kw),
     "resnet": lambda **kw: nets.ResNet((1, 1, 1, 1), **kw),
     "preact": nets.PreActResNet18,
     "wide": lambda **kw: nets.WideResNet(10, 2, dropout=0.2, **kw),
@@ -46,6 +48,16 @@ def test_parameter_count_is_the_published_one(network):
     with torch.device("meta"):
         net = network(num_classes=10)
     assert sum(parameter.numel() for parameter in net.parameters()) == COUNTS[network]
+
+
+def test_parameters_of_the_lpl_papers_networks():
+    # millions, as printed in its Table VIII
+    printed = {nets.ResNet32: 0.5, nets.SEResNet110: 1.7, nets.WRN16_8: 11.0}
+    for network, millions in printed.items():
+        for classes in (10, 100):
+            with torch.device("meta"):
+                count = sum(parameter.numel() for parameter in network(num_classes=classes).parameters())
+            assert round(count / 1e6, 1) == millions, (network, classes)
 
 
 @pytest.mark.parametrize("network", IMAGE_NETS, ids=lambda network: network.__name__)
@@ -129,7 +141,7 @@ def test_convolutions_start_kaiming(small):
 
 @pytest.mark.parametrize("network", NETWORKS, ids=lambda network: network.__name__)
 def test_num_classes_is_required_and_every_argument_documented(network):
-    if network is nets.MetaMLP:
+    if issubclass(network, nets.MetaMLP):
         pytest.skip("a network of meta parameters has no classes")
     parameters = inspect.signature(network).parameters
     assert parameters["num_classes"].default is inspect.Parameter.empty
@@ -149,6 +161,8 @@ def test_empty_outputs_and_inputs_are_refused(network, bad):
 def test_impossible_depths_are_refused(depth):
     with pytest.raises(ValueError, match=rf"depth={depth} is not 6n \+ 2"):
         nets.CifarResNet(depth, num_classes=10)
+    with pytest.raises(ValueError, match=rf"depth={depth} is not 6n \+ 2"):
+        nets.CifarSEResNet(depth, num_classes=10)
     with pytest.raises(ValueError, match=rf"depth={depth} is not 6n \+ 4"):
         nets.WideResNet(depth, 1, num_classes=10)
 
@@ -162,6 +176,8 @@ def test_impossible_widths_blocks_and_rates_are_refused():
         nets.ResNet((2, 2, 0, 2), num_classes=10)
     with pytest.raises(ValueError, match="width=0"):
         nets.ConvNet(num_classes=10, width=0)
+    with pytest.raises(ValueError, match="reduction=0"):
+        nets.CifarSEResNet(8, num_classes=10, reduction=0)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")

@@ -78,6 +78,30 @@ def test_cifar_resnet_written_out(depth):
     torch.testing.assert_close(net(x), F.adaptive_avg_pool2d(hidden, 1).flatten(1) @ weight.T + bias)
 
 
+@pytest.mark.parametrize("reduction", [2, 64])
+def test_squeeze_and_excitation_written_out(reduction):
+    plain, net = nets.CifarResNet(14, num_classes=4), nets.CifarSEResNet(14, num_classes=4, reduction=reduction)
+    net = net.double().eval()
+    randomize(net)
+    state = net.state_dict()
+    plain = plain.double().eval()
+    plain.load_state_dict({name: value for name, value in state.items() if "excitation" not in name})
+    x = torch.randn(2, 3, 9, 9, dtype=torch.float64)
+    hidden = plain.backbone.stem(x)
+    for stage in ("stage1", "stage2", "stage3"):
+        for number, block in enumerate(getattr(plain.backbone, stage)):
+            inner = block.norm2(block.conv2(block.norm1(block.conv1(hidden)).relu()))
+            prefix = f"backbone.{stage}.{number}.excitation"
+            squeeze, excite = (state[f"{prefix}.{part}.weight"] for part in ("squeeze", "excite"))
+            assert len(squeeze) == max(inner.shape[1] // reduction, 1)
+            means = inner.flatten(2).mean(2)
+            gates = 1 / (1 + torch.exp(-((means @ squeeze.T).clamp(min=0) @ excite.T)))
+            hidden = (inner * gates[:, :, None, None] + block.shortcut(hidden)).relu()
+    expected = hidden.flatten(2).mean(2) @ state["classifier.weight"].T + state["classifier.bias"]
+    torch.testing.assert_close(net(x), expected)
+    assert not torch.allclose(plain(x), expected)
+
+
 @pytest.mark.parametrize(
     ("build", "depths"),
     [

@@ -33,6 +33,20 @@ def arrays(**options: Any) -> Arrays:
     return Arrays(x.astype(np.float64), labels, num_classes=CLASSES, **{**defaults, **options})
 
 
+class WithFeatures(nn.Module):
+    """Gives its features beside its logits, for references that must not read them as the methods do."""
+
+    def __init__(self, width: int = 5, norm: bool = False) -> None:
+        super().__init__()
+        norms = [nn.BatchNorm1d(width)] if norm else []
+        self.body = nn.Sequential(nn.Linear(FEATURES, width), *norms, nn.Tanh())
+        self.head = nn.Linear(width, CLASSES)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.body(x)
+        return self.head(features), features
+
+
 def mlp(norm: bool = False, dropout: float = 0.0) -> nn.Module:
     norms = [nn.BatchNorm1d(8)] if norm else []
     return nn.Sequential(nn.Linear(FEATURES, 8), *norms, nn.Tanh(), nn.Dropout(dropout), nn.Linear(8, CLASSES))

@@ -14,10 +14,11 @@ import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningDataModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
+from testkit.cases import NEEDED
 from torch import Tensor, nn
 
 from lightning_perturb.core import PerturbationModule
-from lightning_perturb.data import Arrays, CropFlip, Symmetric
+from lightning_perturb.data import Arrays, CropFlip, MultiLabelSymmetric, Symmetric
 from lightning_perturb.nets import MLP
 
 CLASSES = 10
@@ -72,21 +73,32 @@ def digits() -> tuple[Tensor, Tensor]:
     )
 
 
-def meta_of(module: PerturbationModule) -> dict[str, int]:
-    """The data options of a method that learns from clean samples; none for others."""
-    return {"meta_size": 20} if module.needs.meta else {}
+def meta_of(module: PerturbationModule | type[PerturbationModule]) -> dict[str, Any]:
+    """The data options of a method that learns from clean samples, or from several labels; none for others."""
+    return ({"meta_size": 20} if module.needs.meta else {}) | ({"multi_label": True} if module.multi_label else {})
+
+
+def multi_hot(y: Tensor) -> Tensor:
+    """Several labels that are as easy as the digits: one 1 at y, and another at y + 3 where y is even ``[N, 10]``."""
+    rows = torch.zeros(len(y), CLASSES)
+    rows[torch.arange(len(y)), y] = 1
+    rows[torch.arange(len(y)), (y + 3) % CLASSES] += (y % 2 == 0).float()
+    return rows
 
 
 def tiny_data(
-    samples: int = 96, test_samples: int = 50, noise: float = 0.4, augment: bool = False, **options: Any
-) -> Arrays:
+    samples: int = 96, test_samples: int = 50, noise: float = 0.4, augment: bool = False, multi_label: bool = False,
+    **options: Any,
+) -> Arrays:  # fmt: skip
     """Real digits with flipped labels in the package's own data module; a meta set comes on top of the samples."""
     x, y = digits()
     last = len(x) - test_samples
     samples += options.get("meta_size", 0)
+    kind = MultiLabelSymmetric(noise / 4) if multi_label else Symmetric(noise)
+    y = multi_hot(y) if multi_label else y
     return Arrays(
         x[:samples], y[:samples], x[last:], y[last:], num_classes=CLASSES,
-        label_noise=Symmetric(noise) if noise else None, augment=CropFlip(1, flip=False) if augment else False,
+        label_noise=kind if noise else None, augment=CropFlip(1, flip=False) if augment else False,
         **{"batch_size": 16, **options},
     )  # fmt: skip
 
@@ -117,7 +129,7 @@ def trainer_of(**options: Any) -> Trainer:
 
 
 def module_of(recipe: Recipe) -> PerturbationModule:
-    options = {"optimizer": sgd, "lr_scheduler": decaying, **recipe.options}
+    options = {"optimizer": sgd, "lr_scheduler": decaying, **NEEDED.get(recipe.method.__name__, {}), **recipe.options}
     return recipe.method(NETS[recipe.net](), CLASSES, **options)
 
 

@@ -19,7 +19,12 @@ from lightning_perturb.data.label_noise.class_conditional import (
 from lightning_perturb.data.label_noise.first_percent import FirstPercent
 from lightning_perturb.data.label_noise.from_file import LabelsFromFile
 from lightning_perturb.data.label_noise.instance import InstanceDependent, InstancePerClass, InstanceShared
-from lightning_perturb.data.label_noise.realized import noise_rate, realized_transition_matrix
+from lightning_perturb.data.label_noise.multi_label import FalsePositives, MissingLabels, MultiLabelSymmetric
+from lightning_perturb.data.label_noise.realized import (
+    noise_rate,
+    realized_entry_matrices,
+    realized_transition_matrix,
+)
 
 __all__ = [
     "CIFAR10AsymmetricOneWay",
@@ -28,6 +33,7 @@ __all__ = [
     "CIFAR100Hierarchical",
     "Chain",
     "ClassConditional",
+    "FalsePositives",
     "FirstPercent",
     "Flip",
     "Flip2",
@@ -36,10 +42,13 @@ __all__ = [
     "InstanceShared",
     "LabelNoise",
     "LabelsFromFile",
+    "MissingLabels",
+    "MultiLabelSymmetric",
     "PairFlip",
     "Symmetric",
     "TransitionMatrix",
     "Uniform",
     "noise_rate",
+    "realized_entry_matrices",
     "realized_transition_matrix",
 ]

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lightning_perturb.checks import check_rate
-from lightning_perturb.data.labels import Labels, check_labels
+from lightning_perturb.data.labels import Labels, check_labels, check_multi_hot
 
 
 class LabelNoise(ABC):
@@ -17,9 +17,11 @@ class LabelNoise(ABC):
 
     Attributes:
         needs_inputs: whether the noise looks at the clean inputs.
+        multi_label: whether it is for multi-hot labels, shape [N, C], instead of class ids, shape [N].
     """
 
     needs_inputs: bool = False
+    multi_label: bool = False
 
     def __call__(
         self,
@@ -33,7 +35,7 @@ class LabelNoise(ABC):
         """Draws the given labels, all at once.
 
         Args:
-            labels: true class ids, shape [N].
+            labels: true class ids, shape [N]; multi-hot labels, shape [N, C], where ``multi_label``.
             num_classes: number of classes C, at least 2.
             generator: the only source of randomness; advanced.
             inputs: clean inputs, shape [N, ...]: uint8 pixels (NHWC) or float features. Only where ``needs_inputs``.
@@ -41,12 +43,12 @@ class LabelNoise(ABC):
             total: size of the full original training set; None for N without ``index`` and for unknown with it.
 
         Returns:
-            New int64 labels, shape [N].
+            New int64 labels of the same shape.
 
         Raises:
             ValueError: if labels, inputs or index do not fit together or the noise does not fit the classes.
         """
-        ids = check_labels(labels, num_classes)
+        ids = self._checked(labels, num_classes)
         if num_classes < 2:
             raise ValueError(
                 f"num_classes={num_classes} leaves no other class to flip to. Label noise needs at least 2."
@@ -63,6 +65,19 @@ class LabelNoise(ABC):
         if self.needs_inputs and inputs is not None and len(inputs) != len(ids):
             raise ValueError(f"inputs has {len(inputs)} entries for {len(ids)} labels. Give one input per label.")
         return self.corrupt(ids.copy(), num_classes, generator, inputs, np.asarray(index, dtype=np.int64), total)
+
+    def _checked(self, labels: npt.ArrayLike, num_classes: int) -> Labels:
+        if self.multi_label and np.ndim(labels) == 1:
+            raise ValueError(
+                f"{type(self).__name__} is for multi-hot labels, but these are class ids. Choose a noise that turns a "
+                "class into another, such as Symmetric."
+            )
+        if not self.multi_label and np.shape(labels)[1:] == (num_classes,):
+            raise ValueError(
+                f"{type(self).__name__} turns a class into another, but these labels are multi-hot. Choose "
+                "MultiLabelSymmetric, MissingLabels or FalsePositives."
+            )
+        return check_multi_hot(labels, num_classes) if self.multi_label else check_labels(labels, num_classes)
 
     @abstractmethod
     def corrupt(

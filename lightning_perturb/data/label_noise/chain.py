@@ -16,17 +16,21 @@ class Chain(LabelNoise):
     synthetic noise that it repairs.
 
     Args:
-        noises: the noises in order, at least one.
+        noises: the noises in order, at least one; all for class ids, or all for multi-hot labels.
 
     Raises:
-        ValueError: if there is none.
+        ValueError: if there is none, or both kinds are.
     """
 
     def __init__(self, noises: list[LabelNoise]) -> None:
         if not noises:
             raise ValueError("noises=[] is empty. Give at least one noise, or label_noise: null for clean labels.")
         self.noises = noises
+        kinds = {noise.multi_label: type(noise).__name__ for noise in noises}
+        if len(kinds) == 2:
+            raise ValueError(f"noises mixes {kinds[True]} for multi-hot labels with {kinds[False]} for class ids.")
         self.needs_inputs = any(noise.needs_inputs for noise in noises)
+        self.multi_label = noises[0].multi_label
 
     def corrupt(
         self,

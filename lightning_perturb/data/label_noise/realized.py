@@ -3,7 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
-from lightning_perturb.data.labels import Labels, check_labels
+from lightning_perturb.data.labels import Labels, check_labels, check_multi_hot
 
 
 def realized_transition_matrix(true: npt.ArrayLike, given: npt.ArrayLike, num_classes: int) -> npt.NDArray[np.float64]:
@@ -28,12 +28,31 @@ def realized_transition_matrix(true: npt.ArrayLike, given: npt.ArrayLike, num_cl
     return shares
 
 
+def realized_entry_matrices(true: npt.ArrayLike, given: npt.ArrayLike, num_classes: int) -> npt.NDArray[np.float64]:
+    """Returns how the entries of multi-hot labels became given ones, for each class by itself.
+
+    Args:
+        true: true multi-hot labels, shape [N, C].
+        given: given multi-hot labels, shape [N, C].
+        num_classes: number of classes C.
+
+    Returns:
+        Matrices of shape [C, 2, 2]: class, true entry, given entry. Rows sum to 1; a row without samples is zero.
+
+    Raises:
+        ValueError: if the two differ in length or are not multi-hot.
+    """
+    y, z = check_multi_hot(true, num_classes, "true"), check_multi_hot(given, num_classes, "given")
+    _check_same_length(y, z)
+    return np.stack([realized_transition_matrix(y[:, c], z[:, c], 2) for c in range(num_classes)])
+
+
 def noise_rate(true: npt.ArrayLike, given: npt.ArrayLike) -> float:
     """Returns the share of given labels that differ from the true ones; 0 for no labels at all.
 
     Args:
-        true: true class ids, shape [N].
-        given: given class ids, shape [N].
+        true: true class ids, shape [N], or multi-hot labels, shape [N, C], whose entries count one by one.
+        given: given labels of the same shape.
 
     Raises:
         ValueError: if the two vectors differ in length.

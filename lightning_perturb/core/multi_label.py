@@ -1,0 +1,138 @@
+"""The base of methods for several labels at once: binary cross-entropy of each class, averaged."""
+
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback
+from torch import Tensor
+from torchmetrics import MetricCollection
+
+from lightning_perturb.checks import check_positive
+from lightning_perturb.core.batch import Batch
+from lightning_perturb.core.evaluation import multi_label_metrics
+from lightning_perturb.core.module import PerturbationModule
+from lightning_perturb.functional.cross_entropy import binary_cross_entropy, binary_cross_entropy_entries
+
+
+class MultiLabelModule(PerturbationModule):
+    """A method for labels that name any number of classes: one 0 or 1 for each class.
+
+    The loss of a sample is the mean over classes of :meth:`entry_losses`, which is where methods reweight or replace
+    the binary losses; what moves logits does so in ``perturb_logits``, as everywhere. Both cooperate through
+    ``super()``. Evaluation is by mean average precision, over all classes and over the head, the medium and the tail
+    by the number of positives in the training set.
+
+    Args:
+        head_from: Positives from which a class counts as head in ``mAP_head``; 100, as published for VOC-MLT and
+            COCO-MLT.
+        tail_below: Positives below which it counts as tail; 20, likewise.
+        **kwargs: Arguments of the methods that it is combined with, and of
+            :class:`~lightning_perturb.core.PerturbationModule`.
+    """
+
+    multi_label = True
+
+    def __init__(self, *args: Any, head_from: int = 100, tail_below: int = 20, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        check_positive("tail_below", tail_below, zero=True)
+        if head_from < tail_below:
+            raise ValueError(f"head_from={head_from} is less than tail_below={tail_below}. Raise it.")
+        self.head_from = head_from
+        self.tail_below = tail_below
+
+    # the loss -----------------------------------------------------------------------------------------------------
+
+    def entry_losses(self, logits: Tensor, target: Tensor, batch: Batch) -> Tensor:
+        """The binary loss of each sample and class ``[B, C]``."""
+        return binary_cross_entropy_entries(logits, target)
+
+    def sample_loss(self, logits: Tensor, target: Tensor, batch: Batch) -> Tensor:
+        """The mean of :meth:`entry_losses` over the classes ``[B]``."""
+        return self.entry_losses(logits, target, batch).mean(1)
+
+    def plain_loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Binary cross-entropy ``[B]``, the mean over the classes."""
+        return binary_cross_entropy(logits, target)
+
+    # labels -------------------------------------------------------------------------------------------------------
+
+    def _as_target(self, y: Tensor) -> Tensor:
+        return y if y.is_floating_point() else y.to(torch.get_default_dtype())
+
+    def _check_labels(self, y: Tensor, which: str) -> None:
+        if not bool(((y == 0) | (y == 1)).all()):
+            wrong = y[(y != 0) & (y != 1)][0]
+            raise ValueError(f"{which} is {float(wrong):g}; a multi-label target holds one 0 or 1 for every class.")
+
+    def _checked(self, batch: Batch) -> Batch:
+        self._check_multi_hot(batch.y, "Labels")
+        return super()._checked(batch)
+
+    def _checked_eval(self, batch: Batch) -> Batch:
+        batch.y = self._as_target(batch.y)
+        self._check_multi_hot(batch.y, "Evaluation labels")
+        if batch.y.device.type == "cpu":
+            self._check_labels(batch.y, "An evaluation label")
+        return batch
+
+    def _check_multi_hot(self, y: Tensor, which: str) -> None:
+        if y.ndim != 2 or y.shape[1] != self.num_classes:
+            what = "are class ids" if y.ndim == 1 else "do not fit"
+            raise ValueError(
+                f"{which} of shape {tuple(y.shape)} {what}; {type(self).__name__} with num_classes={self.num_classes} "
+                f"reads one 0 or 1 for every class, [B, {self.num_classes}]. Yield multi-hot labels, or use a "
+                "single-label method, such as CrossEntropy."
+            )
+
+    # evaluation ---------------------------------------------------------------------------------------------------
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """The probability of each class by itself ``[B, C]``."""
+        return logits.sigmoid()
+
+    def predictions(self, prob: Tensor) -> Tensor:
+        """1 for each class that is more probable than not, otherwise 0 ``[B, C]``."""
+        return (prob > 0.5).long()
+
+    def evaluation_metrics(self, prefix: str) -> MetricCollection:
+        """Average precision by class, macro F1 and exact matches."""
+        return multi_label_metrics(self.num_classes, prefix)
+
+    def update_metrics(self, metrics: MetricCollection, logits: Tensor, target: Tensor) -> None:
+        """Adds a batch; what ranks samples does not saturate, as the sigmoid does."""
+        metrics.update((1 + torch.nn.functional.softsign(logits)) / 2, target.long())
+
+    def metric_values(self, metrics: MetricCollection) -> dict[str, Tensor]:
+        """mAP over all classes and, where training counts are known, over head, medium and tail; F1; exact matches.
+
+        Classes without a positive sample do not count.
+        """
+        values = metrics.compute()
+        ((name, precision),) = [(name, value) for name, value in values.items() if value.ndim]
+        del values[name]
+        prefix, counts = name.removesuffix("average_precision"), self.class_counts.to(precision.device)
+        known = ~precision.isnan()
+        groups = {"mAP": known}
+        if counts.any():
+            head, tail = counts >= self.head_from, counts < self.tail_below
+            groups |= {"mAP_head": known & head, "mAP_medium": known & ~head & ~tail, "mAP_tail": known & tail}
+        means = {f"{prefix}{label}": precision[which].mean() for label, which in groups.items() if which.any()}
+        return {**means, **values}
+
+    # life cycle ---------------------------------------------------------------------------------------------------
+
+    def setup(self, stage: str) -> None:
+        """As in the base; checks that no callback waits for a metric of single-label evaluation."""
+        super().setup(stage)
+        if stage != "fit":
+            return
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            self._check_monitor(callback)
+
+    def _check_monitor(self, callback: Callback) -> None:
+        monitor = getattr(callback, "monitor", None)
+        if monitor in ("val/acc", "val/balanced_acc", "val/macro_precision", "val/ece", "val/top5"):
+            raise ValueError(
+                f"{type(callback).__name__} monitors {monitor!r}, which a multi-label method does not log. Monitor "
+                "val/mAP, val/macro_f1, val/exact_match or val/loss (configs/trainer/multi_label.yaml does the first)."
+            )

@@ -1,0 +1,121 @@
+"""Sets of image files that no memory holds: each image is decoded when it is served."""
+
+import os
+import warnings
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import numpy as np
+
+from lightning_perturb.checks import check_choice, check_positive
+from lightning_perturb.data.augment import Augmentation, CenterCrop, RandomResizedCrop
+from lightning_perturb.data.base import Labels, PerturbationDataModule
+from lightning_perturb.data.image_files import ImageFiles
+
+# files of a listing that are looked for before training
+_LOOKED_FOR = 64
+
+
+class Listing(NamedTuple):
+    """The files of a split and their labels.
+
+    Attributes:
+        paths: Image files ``[N]``.
+        labels: Class ids ``[N]``, or multi-hot ``[N, C]``.
+        source: The file that lists them.
+    """
+
+    paths: list[str]
+    labels: Labels
+    source: str
+
+
+class LazyImages(PerturbationDataModule):
+    """Image files that a list gives labels to, decoded anew whenever they are served.
+
+    An image becomes a square of ``load_size``, the same at any time and in any worker. Training sees a random part of
+    it, resized to ``size`` and mirrored half of the time, evaluation its middle. Decoding is what costs time: set
+    ``num_workers``. A subclass lists the files of a split (:meth:`listing`).
+
+    Args:
+        root: Folder of the data set.
+        size: Height and width of what the network gets.
+        load_size: Height and width after decoding, at least ``size``.
+        fit: How an image becomes a square: ``crop`` (shorter side to ``load_size``, then the middle) or ``stretch``.
+        mean: Mean of red, green and blue in [0, 1]; by default ImageNet's.
+        std: Standard deviation, likewise.
+        **kwargs: Arguments of :class:`~lightning_perturb.data.PerturbationDataModule`.
+    """
+
+    #: published numbers of images by split
+    published: ClassVar[Mapping[str, int]] = {}
+
+    def __init__(
+        self,
+        root: str,
+        size: int = 224,
+        load_size: int = 256,
+        fit: Literal["crop", "stretch"] = "crop",
+        mean: tuple[float, float, float] = (0.485, 0.456, 0.406),
+        std: tuple[float, float, float] = (0.229, 0.224, 0.225),
+        **kwargs: Any,
+    ) -> None:
+        check_positive("size", size)
+        check_choice("fit", fit, ("crop", "stretch"))
+        if load_size < size:
+            raise ValueError(f"load_size={load_size} is less than size={size}. Images are cropped: raise it.")
+        if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
+            raise ValueError(f"mean={mean!r} and std={std!r} must be three numbers each, those of std above 0.")
+        self.size = size
+        self.load_size = load_size
+        self.fit = fit
+        super().__init__(**kwargs)
+        self.root = root
+        self.mean = tuple(mean)
+        self.std = tuple(std)
+
+    @abstractmethod
+    def listing(self, split: Literal["train", "val", "test"]) -> Listing | None:
+        """Files and labels of a split; None where there is none."""
+
+    def usual_augmentation(self) -> Augmentation | None:
+        """A random part of the image, as in training on ImageNet."""
+        return RandomResizedCrop(self.size)
+
+    def evaluation_view(self) -> Augmentation | None:
+        """The middle of the image."""
+        return CenterCrop(self.size) if self.load_size > self.size else None
+
+    def read(self, split: Literal["train", "val", "test"]) -> tuple[ImageFiles, Labels] | None:
+        """The files of a split, to be decoded to uint8 ``[N, 3, load_size, load_size]``, and their labels.
+
+        Warns where there are not as many as were published.
+
+        Raises:
+            FileNotFoundError: If the list, or a file that it names, does not exist; some of the files are looked for.
+            ValueError: If the list cannot be read or does not fit the classes.
+        """
+        listing = self.listing(split)
+        if listing is None:
+            return None
+        if not listing.paths:
+            raise ValueError(f"{listing.source} lists no image for the {split} split. Give a list with images.")
+        self._check_files(listing)
+        expected = self.published.get(split)
+        if expected not in (None, len(listing.paths)):
+            warnings.warn(
+                f"{listing.source} gives {len(listing.paths)} {split} images, {type(self).__name__} was published with "
+                f"{expected}. Copies with other numbers go round; results are then compared on other data.",
+                stacklevel=2,
+            )
+        return ImageFiles(listing.paths, self.load_size, self.fit), listing.labels
+
+    def _check_files(self, listing: Listing) -> None:
+        chosen = np.unique(np.linspace(0, len(listing.paths) - 1, _LOOKED_FOR).astype(np.int64))
+        missing = [listing.paths[i] for i in chosen.tolist() if not os.path.isfile(listing.paths[i])]
+        if missing:
+            raise FileNotFoundError(
+                f"{missing[0]} does not exist, but {listing.source} lists it ({len(missing)} of {len(chosen)} files "
+                f"looked for are missing). root={self.root!r} must be the folder that the images are in as published."
+            )

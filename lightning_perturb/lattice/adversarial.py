@@ -1,0 +1,156 @@
+"""Cells whose perturbation raises, or lowers, the loss most inside a bound."""
+
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from lightning_perturb.checks import check_choice, check_positive, check_rate
+from lightning_perturb.core import PerturbationModule
+from lightning_perturb.core.inputs import InputSpace
+from lightning_perturb.core.modes import evaluating
+from lightning_perturb.functional import (
+    bounded_reweighting,
+    bounded_step,
+    l2_start,
+    perturb_label,
+    pgd,
+    uniform_start,
+)
+from lightning_perturb.lattice.cell import Direction, Granularity, SplitCell, Target
+from lightning_perturb.lattice.shared import SharedInput, Step, walk_logits
+from lightning_perturb.lattice.site import Site
+from lightning_perturb.lattice.split import Split
+
+_USUAL = {"feature": 8 / 255, "logit": 1.0, "label": 0.1, "loss": 0.5}
+
+
+class Adversarial(SplitCell):
+    """The perturbation inside a bound that raises the loss most, or lowers it most [tax 31, 32, 43, 45-47].
+
+    Inputs and logits walk by projected gradient steps. An input's perturbation that a category or the corpus shares is
+    kept from batch to batch, as universal adversarial training does; one of logits is found anew in each batch. A
+    label moves its share to the least (most) likely class [tax 25], and losses are weighted with mean 1 by how far they
+    are from their mean; both are exact.
+
+    Args:
+        target: As of :class:`~lightning_perturb.lattice.Cell`.
+        granularity: As of :class:`~lightning_perturb.lattice.Cell`.
+        direction: As of :class:`~lightning_perturb.lattice.Cell`.
+        eps: The bound: radius of the ball of inputs or logits, share of the label, spread of the weights. None takes
+            8/255, 1, 0.1 and 0.5.
+        steps: Steps of inputs and logits in each batch.
+        step_size: Length of a step; None takes a quarter of ``eps``.
+        norm: ``linf`` or ``l2``; ``none`` goes along the plain gradient of logits in no ball, as MixPert.
+        random_start: Start inputs of samples at a random point of the ball.
+        space: Units and limits of inputs; None takes pixels.
+        split: As of :class:`~lightning_perturb.lattice.SplitCell`.
+
+    Raises:
+        ValueError: If a number is out of range, or ``norm="none"`` is asked for inputs.
+    """
+
+    inference: ClassVar[str] = "adversarial"
+
+    def __init__(
+        self,
+        target: Target,
+        granularity: Granularity = "sample",
+        direction: Direction = "negative",
+        eps: float | None = None,
+        steps: int = 5,
+        step_size: float | None = None,
+        norm: Literal["linf", "l2", "none"] = "linf",
+        random_start: bool = True,
+        space: InputSpace | None = None,
+        split: Split | None = None,
+    ) -> None:
+        super().__init__(target, granularity, direction, split)
+        self.eps = _USUAL[target] if eps is None else eps
+        check_positive("eps", self.eps, zero=True)
+        if target == "label":
+            check_rate("eps", self.eps)
+        check_positive("steps", steps, zero=True)
+        self.step_size = self.eps / 4 if step_size is None else step_size
+        check_positive("step_size", self.step_size, zero=True)
+        check_choice("norm", norm, ("linf", "l2", "none"))
+        if norm == "none" and target == "feature":
+            raise ValueError("norm='none' has no bound, which inputs need. Take linf or l2.")
+        if target == "loss" and split is not None:
+            raise ValueError("split leaves some losses out of weights whose mean is 1. Leave it away.")
+        self.steps = steps
+        self.norm = norm
+        self.random_start = random_start
+        self.shared = SharedInput(space or InputSpace())
+
+    def declare(self, module: PerturbationModule, slot: str) -> None:
+        """The perturbation of inputs that are shared."""
+        if self.target == "feature" and self.granularity != "sample":
+            self.shared.declare(module, slot)
+
+    def __call__(self, value: Tensor, site: Site) -> Tensor:
+        """The value with its worst, or best, perturbation."""
+        if self.target == "loss":
+            return self._reweighted(value, site)
+        signs = self.signs(value.detach(), site)
+        if self.target == "label":
+            return self._moved_label(value, signs, site)
+        if self.target == "logit":
+            return value + walk_logits(value, signs, site, self.groups(site), self.steps, self._step_in(1.0))
+        if self.granularity == "sample":
+            return value + self._attacked(value, signs, site)
+        step = self._step_in(self.shared.space.unit(value, site.module.facts))
+        return self.shared.walk(value, signs, site, self.groups(site), self.steps, step)
+
+    def _step_in(self, unit: float | Tensor) -> Step:
+        length, radius = self.step_size * unit, self.eps * unit
+        return lambda delta, gradient, sign: bounded_step(delta, gradient, sign, length, radius, self.norm)
+
+    def _attacked(self, x: Tensor, signs: Tensor, site: Site) -> Tensor:
+        module, space = site.module, self.shared.space
+        self.shared.check(x, module)
+        low, high = space.bounds(x, module.facts)
+        unit = space.unit(x, module.facts)
+        radius = self.eps * unit
+        start = self._start(x, radius, site) if self.random_start else None
+        delta = torch.zeros_like(x)
+        with evaluating(module.net):
+            for way in (1, -1):
+                rows = signs == way
+                if rows.any():
+                    delta[rows] = pgd(
+                        lambda z: module.run(module.net, z),
+                        x[rows],
+                        site.batch.y[rows],
+                        radius,
+                        self.step_size * unit,
+                        self.steps,
+                        self.norm,
+                        None if start is None else start[rows],
+                        low,
+                        high,
+                        sign=way,
+                    )
+        return delta
+
+    def _start(self, x: Tensor, radius: Tensor, site: Site) -> Tensor:
+        if self.norm == "linf":
+            return uniform_start(site.module.uniform("attack", site.batch, *x.shape[1:]).to(x.dtype), radius)
+        normal = site.module.normal("attack", site.batch, *x.shape[1:]).to(x.dtype)
+        return l2_start(normal, site.module.uniform("attack radius", site.batch).to(x.dtype), radius)
+
+    def _moved_label(self, target: Tensor, signs: Tensor, site: Site) -> Tensor:
+        groups = self.groups(site)
+        slope = groups.spread(groups.mean(site.gradient(target)))
+        worst = torch.where(signs[:, None] > 0, slope, -slope).argmax(1, keepdim=True)
+        goal = torch.zeros_like(target).scatter_(1, worst, 1.0)
+        # what a corpus shares may help nobody: then the best is to stay
+        gain = signs * groups.spread(groups.mean(site.losses(goal) - site.losses(target)))
+        return perturb_label(target, goal, self.eps * (gain > 0).to(target.dtype))
+
+    def _reweighted(self, loss: Tensor, site: Site) -> Tensor:
+        groups = self.groups(site)
+        sign = -1.0 if self.direction == "positive" else 1.0
+        means, samples, own = groups.table(loss)
+        rho = bounded_reweighting(means, samples.to(means.dtype), sign, self.eps)
+        return loss * (1 + rho[own])

@@ -1,0 +1,150 @@
+"""One cell of the lattice: a perturbation of one target at one level, found in one way."""
+
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from lightning_perturb.checks import check_choice
+from lightning_perturb.core import Coordinates, PerturbationModule
+from lightning_perturb.core.taxonomy import GRANULARITIES, TARGETS
+from lightning_perturb.lattice.groups import Groups
+from lightning_perturb.lattice.meaning import CELL_DIRECTIONS, no_meaning
+from lightning_perturb.lattice.site import Site
+from lightning_perturb.lattice.split import ConfidentClasses, HardestSamples, Split
+
+Target = Literal["feature", "logit", "label", "loss"]
+Granularity = Literal["sample", "category", "corpus"]
+Direction = Literal["positive", "negative", "mixed"]
+
+
+class Cell:
+    """One perturbation of the training loss; its class is the way in which it is found.
+
+    It holds options alone: state is the method's, under the cell's slot.
+
+    Attributes:
+        inference: The way, a word of the taxonomy.
+
+    Args:
+        target: What is perturbed: the input (``feature``), the ``logit`` vector, the ``label`` or the ``loss``.
+        granularity: Who shares one perturbation: a ``sample``, a ``category`` or the ``corpus``.
+        direction: ``positive`` lowers losses, ``negative`` raises them, ``mixed`` does both. For one perturbation that
+            several samples share, it is their mean loss.
+
+    Raises:
+        ValueError: If a word is unknown, or the cell has no meaning.
+    """
+
+    inference: ClassVar[str]
+
+    def __init__(self, target: Target, granularity: Granularity = "sample", direction: Direction = "negative") -> None:
+        check_choice("target", target, TARGETS)
+        check_choice("granularity", granularity, GRANULARITIES)
+        check_choice("direction", direction, CELL_DIRECTIONS)
+        self.target = target
+        self.granularity = granularity
+        self.direction = direction
+        reason = no_meaning(target, granularity, self.inference, direction)
+        if reason is not None:
+            raise ValueError(f"{self} has no meaning: {reason}.")
+
+    def __str__(self) -> str:
+        return (
+            f"{type(self).__name__}(target={self.target}, granularity={self.granularity}, direction={self.direction})"
+        )
+
+    @property
+    def coordinates(self) -> Coordinates:
+        """The cell's place in the taxonomy."""
+        both = ("positive", "negative")
+        return Coordinates.of(
+            self.target, both if self.direction == "mixed" else self.direction, self.inference, self.granularity
+        )
+
+    @property
+    def needs_counts(self) -> bool:
+        """Whether it reads the class frequencies."""
+        return False
+
+    def declare(self, module: PerturbationModule, slot: str) -> None:
+        """Declares the cell's state, if it has any, as the module's.
+
+        Args:
+            module: The method.
+            slot: Prefix of the state's names.
+        """
+
+    def __call__(self, value: Tensor, site: Site) -> Tensor:
+        """The perturbed value of the target.
+
+        Args:
+            value: The target's value after the cells before this one: x ``[B, ...]``, u or y ``[B, C]``, l ``[B]``.
+            site: Where the cell acts.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must perturb its target.")
+
+    def update(self, module: PerturbationModule, slot: str, logits: Tensor, y: Tensor) -> None:
+        """Writes the cell's state after a batch's loss, without gradient."""
+
+    def start_epoch(self, module: PerturbationModule, slot: str) -> None:
+        """Runs before the first batch of an epoch, as the method's hook of that name."""
+
+
+class SplitCell(Cell):
+    """A cell whose direction may differ between samples or classes.
+
+    Args:
+        target: As of :class:`Cell`.
+        granularity: As of :class:`Cell`.
+        direction: As of :class:`Cell`.
+        split: Which samples' or classes' losses fall. Those of the rest rise under ``mixed``; under ``positive`` the
+            rest is left alone, under ``negative`` the split itself. None takes all; for ``mixed`` the hardest half of
+            the samples or the confident classes.
+
+    Raises:
+        ValueError: If the split does not fit the granularity.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        granularity: Granularity = "sample",
+        direction: Direction = "negative",
+        split: Split | None = None,
+    ) -> None:
+        super().__init__(target, granularity, direction)
+        if split is not None and granularity != "sample" and split.of != granularity:
+            raise ValueError(
+                f"split={type(split).__name__} tells apart samples of one perturbation: {self} shares it. Take a split "
+                "of classes at category level, none at corpus level."
+            )
+        if split is None and direction == "mixed" and self._signed:
+            split = HardestSamples(0.5) if granularity == "sample" else ConfidentClasses()
+        self.split = split
+
+    @property
+    def _signed(self) -> bool:
+        """Whether the direction decides a sign; otherwise ``mixed`` leaves the perturbation as it comes."""
+        return True
+
+    @property
+    def needs_counts(self) -> bool:
+        """Whether the split reads the class frequencies."""
+        return self.split is not None and self.split.needs_counts
+
+    def signs(self, value: Tensor, site: Site) -> Tensor:
+        """1 for samples whose loss is to rise, -1 for those whose loss is to fall, 0 for those left alone ``[B]``."""
+        dtype = torch.float64 if value.dtype == torch.float64 else torch.float32
+        if self.split is None:
+            falls = torch.full((len(value),), self.direction == "positive", device=value.device)
+        else:
+            falls = self.split.positive(value, site)
+        signs = torch.where(falls, -1.0, 1.0).to(dtype)
+        if self.direction == "mixed":
+            return signs
+        return torch.where(falls == (self.direction == "positive"), signs, 0.0)
+
+    def groups(self, site: Site) -> Groups:
+        """Who shares a perturbation in this batch."""
+        return Groups(self.granularity, site.batch.y)
