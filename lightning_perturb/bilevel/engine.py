@@ -14,7 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.optim import Optimizer
 
 from lightning_perturb.bilevel.first_order import NotFirstOrderError, first_order
-from lightning_perturb.bilevel.fused import FusedTangents, RecordConvolutions
+from lightning_perturb.bilevel.fused import RecordForward
 from lightning_perturb.bilevel.higher import second_order
 from lightning_perturb.bilevel.lookahead import inner_sgd, looked_ahead
 from lightning_perturb.bilevel.replay import Moment, substituted
@@ -159,7 +159,7 @@ class Bilevel:
             sgd=inner_sgd(ahead, lr, self.momentum),
             start=start,
         )
-        recording = RecordConvolutions() if self.engine in ("auto", "forward") else None
+        recording = RecordForward() if self.engine in ("auto", "forward") else None
         with _one_dropout_mask(start), recording or nullcontext():
             outputs = self.outputs(self.net, train_batch)
         with start.random_state_kept():
@@ -182,12 +182,12 @@ class Bilevel:
         return Hypergradient(*solved, training_outputs=again if depends(outputs, theta) else lambda: outputs)
 
     def _first_order(
-        self, step: Step, outputs: dict[str, Tensor], recording: RecordConvolutions | None
+        self, step: Step, outputs: dict[str, Tensor], recording: RecordForward | None
     ) -> tuple[list[Tensor], Tensor, Tensor]:
         tangents: Callable[[Step, dict[str, Tensor]], Tangents] = central_tangents
         tolerance = 0.1  # a difference crosses the kinks of ReLUs
         if recording is not None:
-            tangents = partial(forward_tangents, rules=FusedTangents(recording.results()))
+            tangents = partial(forward_tangents, rules=recording.rules())
             tolerance = 1e-6
         solved = first_order(step, outputs, tangents, None if self._checked else tolerance)
         self._checked = True

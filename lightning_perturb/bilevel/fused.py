@@ -1,8 +1,8 @@
 """Cheap tangents for the layers that take the time.
 
-The convolutions of the training forward are recorded, so that only their tangents are computed: d(W * x) = W * dx +
-dW * x. And batch norm in train mode has, in x, a self-adjoint Jacobian: its tangent is the fused backward kernel
-applied to the tangent. Everything else follows PyTorch's own forward rules.
+The training forward's convolutions and batch statistics are recorded, so that only tangents are computed: d(W * x) =
+W * dx + dW * x. And batch norm in train mode has, in x, a self-adjoint Jacobian: its tangent is the fused backward
+kernel applied to the tangent. Everything else follows PyTorch's own forward rules.
 """
 
 from __future__ import annotations
@@ -19,25 +19,37 @@ from torch.overrides import TorchFunctionMode
 _CONVOLUTIONS = (torch.conv1d, torch.conv2d, torch.conv3d)
 
 
-class RecordConvolutions(TorchFunctionMode):
-    """Keeps what every convolution returns while this mode is on, in order, without copying."""
+class RecordForward(TorchFunctionMode):
+    """Keeps, in order, what every convolution returns and every batch norm finds while this mode is on; no copies."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._recorded: list[tuple[Tensor, int]] = []
+        self._convolutions: list[tuple[Tensor, int]] = []
+        self._statistics: list[tuple[Tensor, Tensor] | None] = []
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        """Runs ``func`` and notes its result if it is a convolution."""
+        """Runs ``func`` and notes its result if it is a convolution, its statistics if it is a batch norm."""
         result = func(*args, **(kwargs or {}))
         if func in _CONVOLUTIONS:
-            self._recorded.append((result.detach(), result._version))
+            self._convolutions.append((result.detach(), result._version))
+        elif func is F.batch_norm:
+            self._statistics.append(_saved_statistics(result))
         return result
 
-    def results(self) -> list[Tensor | None]:
-        """The results in order; ``None`` for one that was changed in place since."""
-        return [result if result._version == version else None for result, version in self._recorded]
+    def rules(self) -> FusedTangents:
+        """The tangents' rules for the same forward run again. A result that was changed in place since is left out."""
+        kept = [result if result._version == version else None for result, version in self._convolutions]
+        return FusedTangents(kept, self._statistics)
+
+
+def _saved_statistics(normalised: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Mean and 1/standard deviation of the batch, as the graph of a train-mode batch norm keeps them."""
+    mean, rstd = (getattr(normalised.grad_fn, f"_saved_result{i}", None) for i in (1, 2))
+    channels = normalised.shape[1:2]
+    found = isinstance(mean, Tensor) and isinstance(rstd, Tensor) and mean.shape == rstd.shape == channels
+    return (mean.detach(), rstd.detach()) if found else None
 
 
 class FusedTangents(TorchFunctionMode):
@@ -45,11 +57,15 @@ class FusedTangents(TorchFunctionMode):
 
     Args:
         convolutions: the results of the convolutions that will be met, in order; computed where one is missing.
+        statistics: mean and 1/standard deviation of the batch norms that will be met, likewise.
     """
 
-    def __init__(self, convolutions: Sequence[Tensor | None]) -> None:
+    def __init__(
+        self, convolutions: Sequence[Tensor | None] = (), statistics: Sequence[tuple[Tensor, Tensor] | None] = ()
+    ) -> None:
         super().__init__()
-        self._recorded = iter(convolutions)
+        self._convolutions = iter(convolutions)
+        self._statistics = iter(statistics)
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
@@ -57,9 +73,9 @@ class FusedTangents(TorchFunctionMode):
         """Runs ``func`` or the own rule that stands for it."""
         kwargs = kwargs or {}
         if func in _CONVOLUTIONS:
-            return _convolution(next(self._recorded, None), func, *args, **kwargs)
+            return _convolution(next(self._convolutions, None), func, *args, **kwargs)
         if func is F.batch_norm:
-            return _batch_norm(*args, **kwargs)
+            return _batch_norm(next(self._statistics, None), *args, **kwargs)
         return func(*args, **kwargs)
 
 
@@ -104,6 +120,7 @@ def _convolution(
 
 
 def _batch_norm(
+    recorded: tuple[Tensor, Tensor] | None,
     input: Tensor,
     running_mean: Tensor | None,
     running_var: Tensor | None,
@@ -119,7 +136,11 @@ def _batch_norm(
     w, dw = _parts(weight)
     b, db = _parts(bias)
     # The running statistics are copies that nobody reads again, so they stay.
-    value, mean, rstd = torch.native_batch_norm(x, w, b, None, None, True, momentum, eps)
+    if recorded is None:
+        value, mean, rstd = torch.native_batch_norm(x, w, b, None, None, True, momentum, eps)
+    else:
+        mean, rstd = recorded
+        value = _normalised(x, w, b, mean, rstd)
     tangent: Tensor | None = None
     if dx is not None:
         if dx.stride() != x.stride():  # the kernel is fast for one common layout only
@@ -130,6 +151,11 @@ def _batch_norm(
     if w is not None and (dw is not None or db is not None):
         # dw * (x - mean) * rstd + db, in one elementwise kernel
         dw = torch.zeros_like(w) if dw is None else dw
-        affine = torch.native_batch_norm(x, dw, db, mean, rstd.pow(-2), False, 0.0, 0.0)[0]
+        affine = _normalised(x, dw, db, mean, rstd)
         tangent = affine if tangent is None else tangent.add_(affine)
     return value if tangent is None else dual(value, tangent)
+
+
+def _normalised(x: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Tensor, rstd: Tensor) -> Tensor:
+    """weight * (x - mean) * rstd + bias."""
+    return torch.native_batch_norm(x, weight, bias, mean, rstd.pow(-2), False, 0.0, 0.0)[0]

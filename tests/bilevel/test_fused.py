@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from lightning_perturb.bilevel.fused import FusedTangents, RecordConvolutions, dual, tangent_of
+from lightning_perturb.bilevel.fused import FusedTangents, RecordForward, dual, tangent_of
 from lightning_perturb.bilevel.lookahead import inner_sgd, looked_ahead
 from lightning_perturb.bilevel.replay import Moment
 from lightning_perturb.bilevel.step import Step
@@ -54,7 +54,7 @@ class Net(nn.Module):
 def step_for(net, x, names=None):
     """A problem of which only the tangent is of interest; and the recorded training forward."""
     start = Moment(net)
-    with RecordConvolutions() as convolutions:
+    with RecordForward() as recording:
         outputs = {"logits": net(x), "again": net(2 * x)}
     ahead = looked_ahead(net, [], 0.1, names)
     step = Step(
@@ -62,14 +62,14 @@ def step_for(net, x, names=None):
         ahead, inner_sgd(ahead, 0.1, False), start,
     )  # fmt: skip
     direction = {name: torch.randn_like(p) for name, p in ahead.items()}
-    return step, direction, convolutions, outputs
+    return step, direction, recording, outputs
 
 
 def both(net, x, names=None, rtol=1e-11):
-    step, direction, convolutions, outputs = step_for(net, x, names)
+    step, direction, recording, outputs = step_for(net, x, names)
     plain = forward_tangents(step, direction, nullcontext())
-    unrecorded = forward_tangents(step, direction, FusedTangents(()))
-    fused = forward_tangents(step, direction, FusedTangents(convolutions.results()))
+    unrecorded = forward_tangents(step, direction, FusedTangents())
+    fused = forward_tangents(step, direction, recording.rules())
     for name in plain:
         assert plain[name].norm() > 0
         assert (fused[name] - plain[name]).norm() <= rtol * plain[name].norm()
@@ -113,10 +113,10 @@ def test_channels_last_and_bfloat16():
     step, direction, _, _ = step_for(net, x)
     exact = forward_tangents(step, direction, nullcontext())
     with torch.autocast("cpu", torch.bfloat16):
-        with RecordConvolutions() as convolutions:
+        with RecordForward() as recording:
             step.outputs(net, x)
         plain = forward_tangents(step, direction, nullcontext())
-        fused = forward_tangents(step, direction, FusedTangents(convolutions.results()))
+        fused = forward_tangents(step, direction, recording.rules())
     for name in exact:
         size = exact[name].norm()
         assert fused[name].dtype == torch.bfloat16
@@ -131,7 +131,7 @@ def test_large_mean_stays_accurate():
     x = torch.randn(64, 3, 4, 4, dtype=torch.float64) * 0.01 + 100
     dx = torch.randn_like(x)
     norm = nn.BatchNorm2d(3).double()
-    with torch.no_grad(), torch.autograd.forward_ad.dual_level(), FusedTangents(()):
+    with torch.no_grad(), torch.autograd.forward_ad.dual_level(), FusedTangents():
         tangent = tangent_of(norm(dual(x, dx)))
     width = 1e-5
     expected = (norm(x + width * dx) - norm(x - width * dx)) / (2 * width)
@@ -140,9 +140,9 @@ def test_large_mean_stays_accurate():
 
 def test_recording_copies_nothing():
     conv = nn.Conv2d(2, 3, 3)
-    with RecordConvolutions() as convolutions:
+    with RecordForward() as recording:
         out = conv(torch.randn(1, 2, 5, 5))
-    (recorded,) = convolutions.results()
+    ((recorded, _),) = recording._convolutions
     assert recorded.data_ptr() == out.data_ptr()
     assert not recorded.requires_grad
 
@@ -157,8 +157,23 @@ class Count(TorchFunctionMode):
 
 def test_recorded_convolutions_are_not_computed_again():
     torch.manual_seed(0)
-    step, direction, convolutions, _ = step_for(Net(), torch.randn(5, 2, 6, 6))
+    step, direction, recording, _ = step_for(Net(), torch.randn(5, 2, 6, 6))
     with Count() as count:
-        forward_tangents(step, direction, FusedTangents(convolutions.results()))
+        forward_tangents(step, direction, recording.rules())
     # two forwards of seven convolutions: dW * x and W * dx, but for the first of the network, whose input stands still
     assert count.convolutions == 2 * (2 * 7 - 1)
+
+
+def test_recorded_batch_statistics_are_not_computed_again(monkeypatch):
+    torch.manual_seed(0)
+    net = Net()
+    step, direction, recording, _ = step_for(net, torch.randn(5, 2, 6, 6))
+    training = []
+    normalise = torch.native_batch_norm
+    monkeypatch.setattr(torch, "native_batch_norm", lambda *args: (training.append(args[5]), normalise(*args))[1])
+    forward_tangents(step, direction, recording.rules())
+    assert training
+    assert not any(training)
+    training.clear()
+    forward_tangents(step, direction, FusedTangents())
+    assert any(training)
