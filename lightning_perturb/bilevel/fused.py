@@ -47,9 +47,10 @@ class RecordForward(TorchFunctionMode):
 def _saved_statistics(normalised: Tensor) -> tuple[Tensor, Tensor] | None:
     """Mean and 1/standard deviation of the batch, as the graph of a train-mode batch norm keeps them."""
     mean, rstd = (getattr(normalised.grad_fn, f"_saved_result{i}", None) for i in (1, 2))
-    channels = normalised.shape[1:2]
-    found = isinstance(mean, Tensor) and isinstance(rstd, Tensor) and mean.shape == rstd.shape == channels
-    return (mean.detach(), rstd.detach()) if found else None
+    if not isinstance(mean, Tensor) or not isinstance(rstd, Tensor):
+        return None
+    whole = mean.shape == rstd.shape == normalised.shape[1:2]  # empty where the running statistics were used
+    return (mean.detach(), rstd.detach()) if whole else None
 
 
 class FusedTangents(TorchFunctionMode):
