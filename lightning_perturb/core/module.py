@@ -19,6 +19,7 @@ from lightning_perturb.core.batch import Batch
 from lightning_perturb.core.distributed import rank
 from lightning_perturb.core.evaluation import SampleMean, classification_metrics
 from lightning_perturb.core.hyperparameters import drop_linked, left_out, live_arguments, plain_numbers
+from lightning_perturb.core.modes import frozen_statistics
 from lightning_perturb.core.needs import DataFacts, Needs
 from lightning_perturb.core.state import StateMixin
 from lightning_perturb.core.taxonomy import Coordinates
@@ -99,6 +100,7 @@ class PerturbationModule(StateMixin, LightningModule):
         self._first_rate = 0.0
         self._rank_tensors: dict[str, Tensor] = {}
         self._told = {"perturbation_norm"}
+        self._asked: frozenset[str] = frozenset()
         self.add_state("class_counts", torch.zeros(num_classes, dtype=torch.int64))
         self.val_metrics = self.evaluation_metrics("val/")
         self.test_metrics = self.evaluation_metrics("test/")
@@ -229,6 +231,10 @@ class PerturbationModule(StateMixin, LightningModule):
         self._told.add(name)
         batch.extra[name] = values.detach()
 
+    def asked(self, name: str) -> bool:
+        """Whether a callback of this run has ``name`` in its ``asks``: what costs something is told then alone."""
+        return name in self._asked
+
     def keep_on_rank(self, name: str, tensor: Tensor) -> None:
         """Keeps a tensor of this rank alone until the next step; it is in the checkpoint."""
         self._rank_tensors[name] = tensor.detach()
@@ -237,6 +243,45 @@ class PerturbationModule(StateMixin, LightningModule):
         """What :meth:`keep_on_rank` kept, on this module's device."""
         tensor = self._rank_tensors.get(name)
         return None if tensor is None else tensor.to(self.device)
+
+    # the loss with and without the perturbation -------------------------------------------------------------------
+
+    @property
+    def moves_input(self) -> bool:
+        """Whether the training logits are those of perturbed inputs, so that the plain loss takes another pass."""
+        return "feature" in self.coordinates.target
+
+    def comparable_loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        """The plain loss as :meth:`compared` gives it: ``[B]``, or ``[B, C]`` where every class has one."""
+        return self.plain_loss(logits, target)
+
+    def compared(self, outputs: dict[str, Tensor], batch: Batch) -> tuple[Tensor, Tensor, Tensor] | None:
+        """The losses of a step with nothing perturbed, l, and as they were minimised, l'.
+
+        Told to callbacks that ask for ``compared``, as ``compared/label``, ``compared/plain`` and
+        ``compared/perturbed``. The network is that of the same step, in the same mode.
+
+        Args:
+            outputs: What :meth:`outputs` gave.
+            batch: The batch after its loss.
+
+        Returns:
+            Labels, l and l' ``[B]``; or None where nothing is perturbed, as in warm-up.
+        """
+        perturbed = batch.extra.get("sample_loss")
+        if perturbed is None:
+            return None
+        plain = batch.extra.get("clean_loss")
+        return batch.y, self.comparable_loss(outputs["logits"], batch.y) if plain is None else plain, perturbed
+
+    def _clean_loss(self, batch: Batch) -> Tensor:
+        """The plain loss of inputs as they came, by a pass with the training forward's dropout that leaves no trace."""
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.no_grad(), frozen_statistics(self.net), torch.random.fork_rng(devices):
+            loss = self.comparable_loss(self.run(self.net, batch.view), batch.y)
+        # older versions of PyTorch reuse the weights that autocast cast here, which carry no history
+        torch.clear_autocast_cache()
+        return loss
 
     # running the network ------------------------------------------------------------------------------------------
 
@@ -280,17 +325,26 @@ class PerturbationModule(StateMixin, LightningModule):
 
     def _start_step(self, batch: Any, batch_idx: int) -> Batch:
         self._batch_idx = batch_idx
-        batch = self._checked(Batch.of(batch).copy())
+        started = self._checked(Batch.of(batch).copy())
         if self._started_epoch != self.current_epoch:
             self.start_epoch()
             self._started_epoch = self.current_epoch
-        return batch if self.phase == "warmup" else self.perturb_input(batch)
+        if self.phase == "warmup":
+            return started
+        if self.asked("compared") and self.moves_input:
+            started.extra["clean_loss"] = self._clean_loss(started)
+        return self.perturb_input(started)
 
     def _finish_step(self, loss: Tensor, outputs: dict[str, Tensor], batch: Batch) -> dict[str, Any]:
         logits = outputs["logits"].detach()
         size = len(batch)
         detached = loss.detach()
         self.log("train/loss", detached, on_step=False, on_epoch=True, prog_bar=True, batch_size=size, sync_dist=True)
+        if self.asked("compared"):
+            with torch.no_grad():
+                found = self.compared(outputs, batch)
+            for name, values in zip(("label", "plain", "perturbed"), found or (), strict=False):
+                self.tell(batch, f"compared/{name}", values)
         result: dict[str, Any] = {"loss": loss, "logits": logits, "y": batch.y, "index": batch.index}
         result.update((name, batch.extra[name].detach()) for name in self._told & batch.extra.keys())
         return result
@@ -464,6 +518,8 @@ class PerturbationModule(StateMixin, LightningModule):
             return
         self._draw_seed = self.seed if self.seed is not None else int(os.environ.get("PL_GLOBAL_SEED", "0"))
         self.facts, self._sizes_known, self._resuming = None, False, False
+        callbacks = self.trainer.callbacks  # type: ignore[attr-defined]
+        self._asked = frozenset(name for callback in callbacks for name in getattr(callback, "asks", ()))
         if not self.training:
             # as lightning_perturb.load gives it; Lightning would train it with batch norm and dropout switched off
             self.train()

@@ -48,11 +48,31 @@ class MultiLabelModule(PerturbationModule):
 
     def sample_loss(self, logits: Tensor, target: Tensor, batch: Batch) -> Tensor:
         """The mean of :meth:`entry_losses` over the classes ``[B]``."""
-        return self.entry_losses(logits, target, batch).mean(1)
+        entries = self.entry_losses(logits, target, batch)
+        if self.asked("compared"):
+            batch.extra["entry_losses"] = entries.detach()
+        return entries.mean(1)
 
     def plain_loss(self, logits: Tensor, target: Tensor) -> Tensor:
         """Binary cross-entropy ``[B]``, the mean over the classes."""
         return binary_cross_entropy(logits, target)
+
+    def comparable_loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Binary cross-entropy of each sample and class ``[B, C]``."""
+        return binary_cross_entropy_entries(logits, target)
+
+    def compared(self, outputs: dict[str, Tensor], batch: Batch) -> tuple[Tensor, Tensor, Tensor] | None:
+        """Labels, l and l' of samples and classes ``[B, C]``.
+
+        What multiplies or raises the loss of a whole sample does so with all of its entries in proportion.
+        """
+        found, entries = super().compared(outputs, batch), batch.extra.get("entry_losses")
+        if found is None or entries is None:
+            return None
+        target, plain, perturbed = found
+        mean = entries.mean(1)
+        share = torch.where(mean > 0, perturbed / torch.where(mean > 0, mean, 1.0), 1.0)
+        return target, plain, share.unsqueeze(1) * entries
 
     # labels -------------------------------------------------------------------------------------------------------
 
