@@ -18,6 +18,7 @@ from lightning_perturb.core import resume
 from lightning_perturb.core.batch import Batch
 from lightning_perturb.core.distributed import rank
 from lightning_perturb.core.evaluation import SampleMean, classification_metrics
+from lightning_perturb.core.groups import ClassGroups, known_means
 from lightning_perturb.core.hyperparameters import drop_linked, left_out, live_arguments, plain_data
 from lightning_perturb.core.modes import frozen_statistics
 from lightning_perturb.core.needs import DataFacts, Needs
@@ -51,6 +52,9 @@ class PerturbationModule(StateMixin, LightningModule):
             ``precision: bf16-mixed``).
         seed: Seed of the draws that belong to samples (attack starts, mixing). None takes the seed given to
             ``seed_everything``, or 0.
+        head_from: Training samples from which a class counts as head in ``acc_head``, which evaluation reports where
+            classes are of several groups. 101: "many-shot" is published as more than 100.
+        tail_below: Training samples below which it counts as tail in ``acc_tail``; 20, as "few-shot" is published.
     """
 
     coordinates: ClassVar[Coordinates] = Coordinates()
@@ -61,6 +65,7 @@ class PerturbationModule(StateMixin, LightningModule):
     multi_label: ClassVar[bool] = False
 
     class_counts: Tensor
+    true_counts: Tensor
 
     def __init__(
         self,
@@ -72,6 +77,9 @@ class PerturbationModule(StateMixin, LightningModule):
         warmup_epochs: int = 0,
         channels_last: bool = False,
         seed: int | None = None,
+        *,
+        head_from: int = 101,
+        tail_below: int = 20,
     ) -> None:
         super().__init__()
         if num_classes < 2:
@@ -92,6 +100,7 @@ class PerturbationModule(StateMixin, LightningModule):
         self.warmup_epochs = warmup_epochs
         self.channels_last = channels_last
         self.seed = seed
+        self.groups = ClassGroups(head_from, tail_below)
         self.facts: DataFacts | None = None
         self._draw_seed = seed or 0
         self._started_epoch = -1
@@ -102,6 +111,8 @@ class PerturbationModule(StateMixin, LightningModule):
         self._told = {"perturbation_norm"}
         self._asked: frozenset[str] = frozenset()
         self.add_state("class_counts", torch.zeros(num_classes, dtype=torch.int64))
+        # of these evaluation makes its groups, and nothing else: a method knows given labels alone
+        self.add_state("true_counts", torch.zeros(num_classes, dtype=torch.int64))
         self.val_metrics = self.evaluation_metrics("val/")
         self.test_metrics = self.evaluation_metrics("test/")
         self.val_loss = SampleMean()
@@ -454,8 +465,20 @@ class PerturbationModule(StateMixin, LightningModule):
         metrics.update(self.probabilities(logits), target)
 
     def metric_values(self, metrics: MetricCollection) -> dict[str, Tensor]:
-        """The numbers to log of :meth:`evaluation_metrics`."""
-        return metrics.compute()
+        """The numbers to log of :meth:`evaluation_metrics`; recalls of classes become accuracies of groups of them."""
+        values = metrics.compute()
+        recall = values.pop(f"{metrics.prefix}recall", None)
+        groups = {} if recall is None else known_means(recall, self.class_groups(f"{metrics.prefix}acc"))
+        return {**values, **groups}
+
+    def class_groups(self, name: str) -> dict[str, Tensor]:
+        """The classes of head, medium and tail ``[C]``, in bool, by ``<name>_head`` and so on.
+
+        Samples are counted by true labels where the data knows them, since noise moves many from the head to the
+        tail. Empty where no counts are known, or where all classes are of one group.
+        """
+        counts = self.true_counts if self.true_counts.any() else self.class_counts
+        return {f"{name}_{group}": members for group, members in self.groups.members(counts).items()}
 
     def _evaluate(self, batch: Any, stage: Literal["val", "test"]) -> None:
         batch = self._checked_eval(Batch.of(batch))
@@ -544,6 +567,9 @@ class PerturbationModule(StateMixin, LightningModule):
         self._check_kind_of(facts)
         self.facts = facts
         self.class_counts.copy_(torch.from_numpy(facts.class_counts))
+        self.true_counts.zero_()
+        if facts.true_counts is not None:
+            self.true_counts.copy_(torch.from_numpy(facts.true_counts))
         self.size_sample_state(facts.num_samples)
         self._sizes_known = True
 

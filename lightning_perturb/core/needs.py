@@ -47,6 +47,8 @@ class DataFacts:
         train_samples: Size of the training split; 0 where it is not told.
         noisy: Which samples of the full training set carry a wrong label ``[N]``; None unless the method's needs ask
             for the truth.
+        true_counts: True labels per class in the training split ``[C]``, or positives; None where they are unknown.
+            Evaluation groups classes by them; no loss may read them.
     """
 
     num_samples: int
@@ -57,3 +59,4 @@ class DataFacts:
     multi_label: bool = False
     train_samples: int = 0
     noisy: npt.NDArray[np.bool_] | None = None
+    true_counts: npt.NDArray[np.int64] | None = None

@@ -242,6 +242,7 @@ class DrawnDataModule(LightningDataModule):
             multi_label=self.multi_label,
             train_samples=len(self.train_index),
             noisy=self.noisy if self._needs is not None and self._needs.truth else None,
+            true_counts=self.true_counts,
         )
 
     @property
@@ -249,6 +250,12 @@ class DrawnDataModule(LightningDataModule):
         """Given labels by class in the training split ``[C]``; positives where labels are multi-hot."""
         self._need_setup()
         return count_classes(self.given_labels[self.train_index], self.num_classes)
+
+    @property
+    def true_counts(self) -> Labels:
+        """True labels by class in the training split ``[C]``; positives where labels are multi-hot."""
+        self._need_setup()
+        return count_classes(self.true_labels[self.train_index], self.num_classes)
 
     @property
     def noisy(self) -> npt.NDArray[np.bool_]:

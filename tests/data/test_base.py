@@ -114,6 +114,8 @@ def test_facts_counts_and_matrix_against_loops():
     facts = data.facts
     assert (facts.num_samples, facts.num_classes) == (COUNT, CLASSES)
     assert facts.class_counts.tolist() == data.class_counts.tolist() == counts
+    assert facts.true_counts.tolist() == data.true_counts.tolist() == matrix.sum(1).astype(int).tolist()
+    assert facts.true_counts.tolist() != counts
     assert facts.mean == data.mean
     assert facts.std == data.std
     np.testing.assert_allclose(data.transition_matrix, matrix / matrix.sum(1, keepdims=True))
