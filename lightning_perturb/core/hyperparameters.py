@@ -12,6 +12,8 @@ from lightning.pytorch.core.mixins.hparams_mixin import HyperparametersMixin, _g
 from lightning.pytorch.utilities.parsing import collect_init_args
 from torch import Tensor, nn
 
+from lightning_perturb.core.plain import Plain, as_plain
+
 # kept, the rate of a checkpoint would beat one that is typed at resume
 _ALWAYS_LEFT_OUT = ("optimizer", "lr_scheduler", "meta_optimizer")
 
@@ -48,13 +50,15 @@ def live_arguments(frame: FrameType) -> list[str]:
     return sorted(live & _given(frame) - set(_ALWAYS_LEFT_OUT))
 
 
-def plain_numbers(hyper_parameters: MutableMapping[str, Any]) -> None:
-    """Turns NumPy's numbers and arrays into Python's, in place: a checkpoint with the former is no plain data."""
+def plain_data(hyper_parameters: MutableMapping[str, Any]) -> None:
+    """Turns NumPy's numbers and arrays, and :class:`Plain` objects, into plain data, in place."""
     for name, value in list(hyper_parameters.items()):
         hyper_parameters[name] = _python(value)
 
 
 def _python(value: Any) -> Any:
+    if isinstance(value, Plain):
+        return _python(as_plain(value))
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, np.ndarray):
@@ -65,6 +69,8 @@ def _python(value: Any) -> Any:
 
 
 def _plain(value: Any) -> bool:
+    if isinstance(value, Plain):
+        return all(map(_plain, value.given))
     if isinstance(value, dict):
         return all(_plain(key) and _plain(item) for key, item in value.items())
     if isinstance(value, (list, tuple)):

@@ -8,6 +8,7 @@ from torch import Tensor
 from lightning_perturb.checks import check_choice
 from lightning_perturb.core.batch import Batch
 from lightning_perturb.core.needs import DataFacts
+from lightning_perturb.core.plain import Plain
 
 
 def float_input(method: str, batch: Batch) -> Tensor:
@@ -30,7 +31,7 @@ def float_input(method: str, batch: Batch) -> Tensor:
     )
 
 
-class InputSpace:
+class InputSpace(Plain):
     """In which units inputs are perturbed, and what they must stay inside.
 
     Args:

@@ -18,7 +18,7 @@ from lightning_perturb.core import resume
 from lightning_perturb.core.batch import Batch
 from lightning_perturb.core.distributed import rank
 from lightning_perturb.core.evaluation import SampleMean, classification_metrics
-from lightning_perturb.core.hyperparameters import drop_linked, left_out, live_arguments, plain_numbers
+from lightning_perturb.core.hyperparameters import drop_linked, left_out, live_arguments, plain_data
 from lightning_perturb.core.modes import frozen_statistics
 from lightning_perturb.core.needs import DataFacts, Needs
 from lightning_perturb.core.state import StateMixin
@@ -81,7 +81,7 @@ class PerturbationModule(StateMixin, LightningModule):
         check_choice("lr_interval", lr_interval, ("epoch", "step"))
         frame = sys._getframe()
         self.save_hyperparameters(ignore=left_out(frame))
-        plain_numbers(self.hparams)
+        plain_data(self.hparams)
         drop_linked(self.hparams, net)
         self._live_arguments = [name for name in live_arguments(frame) if name not in self.training_only]
         self.net = net

@@ -19,6 +19,8 @@ class Needs:
         scores: A pass over the training set in index order, without augmentation, between epochs.
         truth: Which given labels are wrong. For studies alone: no method that is to be used may ask for it.
         balanced_from: First epoch whose training batches hold all classes alike often, None for none.
+        meta_from: First epoch in which it reads the second stream.
+        meta_every: In every so manieth batch of such an epoch it does, from the first on; elsewhere None comes.
     """
 
     index: bool = False
@@ -27,6 +29,8 @@ class Needs:
     scores: bool = False
     truth: bool = False
     balanced_from: int | None = None
+    meta_from: int = 0
+    meta_every: int = 1
 
 
 @dataclass(frozen=True)

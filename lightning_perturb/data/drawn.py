@@ -355,11 +355,13 @@ class DrawnDataModule(LightningDataModule):
             sampler: Its order.
             load: Makes the loader of clean samples from their order.
         """
-        if not self._needs_meta:
+        needs = self._needs
+        if needs is None or not needs.meta:
             return training
         size = self.meta_batch_size or sampler.batch_size
-        labels = self.true_labels[self.meta_index]
-        meta = load(MetaSampler(torch.from_numpy(self.meta_index), labels, size, sampler))
+        positions, labels = torch.from_numpy(self.meta_index), self.true_labels[self.meta_index]
+        order = MetaSampler(positions, labels, size, sampler, from_epoch=needs.meta_from, every=needs.meta_every)
+        meta = load(order)
         # both have the same length; the default mode would start the first anew before it sees the end of the second
         return CombinedLoader({"train": training, "meta": meta}, "min_size")
 

@@ -173,8 +173,9 @@ def shared_slack(loss: Tensor, lam: float) -> Tensor:
 def bounded_reweighting(loss: Tensor, samples: Tensor, sign: float, eps: float) -> Tensor:
     """The relative loss perturbations rho that move the mean loss most when the weights 1 + rho keep the mean 1.
 
-    They maximise (sign 1) or minimise (sign -1) the mean of (1 + rho) l over mean rho = 0 and mean rho^2 <= eps^2, as
-    distributionally robust optimization does: rho = sign eps (l - mean l) / sd l. Weights below 0 become 0.
+    They maximise (sign 1) or minimise (sign -1) the mean of (1 + rho) l over mean rho = 0, mean rho^2 <= eps^2 and
+    rho >= -1, as distributionally robust optimization does: rho = sign eps (l - mean l) / sd l where that is nowhere
+    below -1; otherwise the groups with the least to give have the weight 0, and the rest the same form.
 
     Args:
         loss: The mean losses of groups, [G].
@@ -190,10 +191,30 @@ def bounded_reweighting(loss: Tensor, samples: Tensor, sign: float, eps: float) 
     """
     check_positive("eps", eps, zero=True)
     share = samples / samples.sum().clamp(min=1)
-    away = loss - (share * loss).sum()
+    away = sign * (loss - (share * loss).sum())
     spread = (share * away.square()).sum().sqrt()
-    rho: Tensor = sign * eps * away / spread.clamp(min=torch.finfo(loss.dtype).tiny)
-    return torch.where(spread > 0, rho, 0.0).clamp(min=-1)
+    away, order = (away / spread.clamp(min=torch.finfo(loss.dtype).tiny)).sort()
+    share = share[order]
+    # by the number of groups without weight: what the others have together, their mean and their variance
+    left = _sums_from(share).clamp(min=torch.finfo(loss.dtype).tiny)
+    mean = _sums_from(share * away) / left
+    variance = (_sums_from(share * away.square()) / left - mean.square()).clamp(min=0)
+    raised = ((1 - left) / left).clamp(min=0)
+    scaled = (eps**2 - (1 - left)) / left - raised.square()
+    # equal losses have a variance of rounding errors alone
+    rounding = 100 * torch.finfo(loss.dtype).eps
+    slope = torch.where(variance > rounding, (scaled.clamp(min=0) / variance.clamp(min=rounding)).sqrt(), 0.0)
+    fits = (scaled >= 0) & (raised + slope * (away - mean) >= -1)
+    first = fits.to(torch.int8).argmax()
+    rho = raised[first] + slope[first] * (away - mean[first])
+    rho = torch.where(torch.arange(len(loss), device=loss.device) < first, -1.0, rho.clamp(min=-1))
+    rho = torch.empty_like(rho).index_copy_(0, order, rho)
+    return torch.where(spread > 0, rho, 0.0)
+
+
+def _sums_from(values: Tensor) -> Tensor:
+    """The sum of each value and all after it."""
+    return values.flip(0).cumsum(0).flip(0)
 
 
 def _rows(sign: Tensor, like: Tensor) -> Tensor:

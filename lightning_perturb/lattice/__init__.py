@@ -11,10 +11,13 @@ by search and goes both ways, or one number for its loss that does; the adversar
 
 from lightning_perturb.lattice.adversarial import Adversarial
 from lightning_perturb.lattice.amount import AmountCell, Hyperparameter, Meta, Prior
+from lightning_perturb.lattice.bounds import Bounds, ConfidenceBounds, FrequencyBounds
 from lightning_perturb.lattice.cell import Cell, SplitCell
+from lightning_perturb.lattice.loss_pattern import ClassWeight, Learnt, LowEntropy, Taught
 from lightning_perturb.lattice.meaning import CELL_DIRECTIONS, cells, no_meaning
 from lightning_perturb.lattice.pattern import (
     ClassAverage,
+    Covariance,
     LogitGradient,
     LogPrior,
     Noise,
@@ -25,6 +28,7 @@ from lightning_perturb.lattice.pattern import (
     Poly,
     Predicted,
     Prediction,
+    Redrawn,
     Relative,
     Shift,
     Slack,
@@ -33,24 +37,39 @@ from lightning_perturb.lattice.pattern import (
 )
 from lightning_perturb.lattice.regularization import Regularization
 from lightning_perturb.lattice.site import Site
-from lightning_perturb.lattice.split import ConfidentClasses, FrequentClasses, HardestSamples, LargeLosses, Split
+from lightning_perturb.lattice.split import (
+    ConfidentClasses,
+    FrequentClasses,
+    HardestSamples,
+    LargeLosses,
+    PacedLosses,
+    Split,
+)
 
 __all__ = [
     "CELL_DIRECTIONS",
     "Adversarial",
     "AmountCell",
+    "Bounds",
     "Cell",
     "ClassAverage",
+    "ClassWeight",
+    "ConfidenceBounds",
     "ConfidentClasses",
+    "Covariance",
+    "FrequencyBounds",
     "FrequentClasses",
     "HardestSamples",
     "Hyperparameter",
     "LargeLosses",
+    "Learnt",
     "LogPrior",
     "LogitGradient",
+    "LowEntropy",
     "Meta",
     "Noise",
     "OwnLogit",
+    "PacedLosses",
     "Partner",
     "PartnerLabel",
     "Pattern",
@@ -58,6 +77,7 @@ __all__ = [
     "Predicted",
     "Prediction",
     "Prior",
+    "Redrawn",
     "Regularization",
     "Relative",
     "Shift",
@@ -65,6 +85,7 @@ __all__ = [
     "Slack",
     "Split",
     "SplitCell",
+    "Taught",
     "Uniform",
     "Unlikely",
     "cells",

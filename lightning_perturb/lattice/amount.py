@@ -5,9 +5,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from lightning_perturb.checks import check_positive
-from lightning_perturb.core import MetaPerturbationModule, PerturbationModule
-from lightning_perturb.lattice.cell import Direction, Granularity, SplitCell, Target
+from lightning_perturb.checks import check_positive, check_used
+from lightning_perturb.core import Batch, MetaPerturbationModule, PerturbationModule
+from lightning_perturb.lattice.cell import At, Direction, Granularity, SplitCell, Target
 from lightning_perturb.lattice.groups import Groups
 from lightning_perturb.lattice.pattern import (
     LogitGradient,
@@ -19,6 +19,7 @@ from lightning_perturb.lattice.pattern import (
     Predicted,
     Relative,
     Shift,
+    Slack,
     Uniform,
     Unlikely,
 )
@@ -44,6 +45,7 @@ class AmountCell(SplitCell):
         direction: As of :class:`~lightning_perturb.lattice.Cell`.
         pattern: The pattern; None takes the usual one of target, granularity and direction.
         split: As of :class:`~lightning_perturb.lattice.SplitCell`, for patterns with a direction of their own.
+        at: As of :class:`~lightning_perturb.lattice.Cell`.
 
     Raises:
         ValueError: If the pattern is of another target or does not go with the direction or the split.
@@ -56,14 +58,15 @@ class AmountCell(SplitCell):
         direction: Direction = "negative",
         pattern: Pattern | None = None,
         split: Split | None = None,
+        at: At = "input",
     ) -> None:
         self.pattern = self.usual_pattern(target, granularity, direction) if pattern is None else pattern
-        super().__init__(target, granularity, direction, split)
+        super().__init__(target, granularity, direction, split, at)
         name = type(self.pattern).__name__
         if self.pattern.target != target:
             raise ValueError(f"pattern={name} perturbs the {self.pattern.target}, not the {target}.")
         lowers, signed = self.pattern.lowers, self.pattern.signed
-        if (direction == "positive" and lowers is False) or (direction == "negative" and lowers and not signed):
+        if not signed and lowers is not None and direction == ("negative" if lowers else "positive"):
             goes = "raises" if lowers is False else "lowers"
             raise ValueError(f"pattern={name} {goes} every loss, which is not direction={direction!r}.")
         if direction == "mixed" and lowers is not None and not signed:
@@ -83,8 +86,8 @@ class AmountCell(SplitCell):
         """The pattern that goes with target, granularity and direction."""
         mixed = direction == "mixed"
         if target == "feature":
-            # noise that several samples share in size alone raises their mean loss, whichever its sign
-            return Noise() if granularity == "sample" or mixed else Shift()
+            # noise that several samples share in size alone is no perturbation that they share
+            return Noise() if granularity == "sample" else Shift()
         if target == "logit":
             if granularity == "corpus" and mixed:
                 return LogPrior()
@@ -100,20 +103,30 @@ class AmountCell(SplitCell):
 
     @property
     def _signed(self) -> bool:
+        """Whether the direction decides the sign of the pattern."""
         return self.pattern.lowers is not None and self.pattern.signed
+
+    @property
+    def _splits(self) -> bool:
+        return self._signed and self._sign_is_chosen
 
     @property
     def needs_counts(self) -> bool:
         """Whether pattern or split read the class frequencies."""
         return self.pattern.needs_counts or super().needs_counts
 
+    @property
+    def reads_features(self) -> bool:
+        """Whether it acts on deep features, or its pattern reads them."""
+        return self.pattern.reads_features or super().reads_features
+
     def declare(self, module: PerturbationModule, slot: str) -> None:
         """The pattern's state."""
         self.pattern.declare(module, slot)
 
-    def update(self, module: PerturbationModule, slot: str, logits: Tensor, y: Tensor) -> None:
+    def update(self, module: PerturbationModule, slot: str, outputs: dict[str, Tensor], batch: Batch) -> None:
         """The pattern's state."""
-        self.pattern.update(module, slot, logits, y)
+        self.pattern.update(module, slot, outputs, batch)
 
     def start_epoch(self, module: PerturbationModule, slot: str) -> None:
         """The pattern's state."""
@@ -132,9 +145,13 @@ class AmountCell(SplitCell):
 
     def turned(self, value: Tensor, amount: Tensor, unit: Tensor, site: Site, groups: Groups) -> Tensor:
         """The unit, with the sign that goes the cell's way for each sample; 0 where none does."""
-        if self._signed:
-            return unit * _rows(-self.signs(value, site).to(unit.dtype), unit) if self._sign_is_chosen else unit
-        if self.pattern.lowers is not None or self.direction == "mixed":
+        lowers = self.pattern.lowers
+        if lowers is not None and (self._splits or self.split is not None):
+            signs = self.signs(value, site).to(unit.dtype)
+            # what has one sign goes its way, or is left alone
+            signs = (-signs if lowers else signs) if self.pattern.signed else signs.abs()
+            return unit * _rows(signs, unit)
+        if lowers is not None or self.direction == "mixed":
             return unit
         way = 1.0 if self.direction == "negative" else -1.0
         with torch.no_grad():
@@ -162,11 +179,11 @@ class AmountCell(SplitCell):
     def check_largest(self, name: str, value: float) -> None:
         """Raises a ValueError if an amount is negative or beyond what has a meaning for the pattern."""
         check_positive(name, value, zero=True)
-        if value > self.pattern.largest:
+        limit = self.pattern.limit(self.direction)
+        if value > limit:
             pattern = type(self.pattern).__name__
             raise ValueError(
-                f"{name}={value!r} is beyond {self.pattern.largest:g}, where {pattern} has gone all the way. Choose a "
-                f"smaller {name}."
+                f"{name}={value!r} is beyond {limit:g}, where {pattern} has gone all the way. Choose a smaller {name}."
             )
 
 
@@ -174,6 +191,7 @@ class Prior(AmountCell):
     """A perturbation that is fixed before training by what is known [tax 4.4.1 (1)].
 
     Categories get an amount by their frequency: ``strength`` (n_min / n_c)^``power``, as LDAM's margins.
+    Samples and the corpus have the one amount: with the same pattern, their cells are the same.
 
     Args:
         target: As of :class:`~lightning_perturb.lattice.Cell`.
@@ -185,6 +203,7 @@ class Prior(AmountCell):
             where amounts belong to no category.
         pattern: As of :class:`~lightning_perturb.lattice.AmountCell`.
         split: As of :class:`~lightning_perturb.lattice.AmountCell`.
+        at: As of :class:`~lightning_perturb.lattice.Cell`.
 
     Raises:
         ValueError: If a number is out of range, or ``power`` is given where no category has an amount.
@@ -201,11 +220,12 @@ class Prior(AmountCell):
         power: float | None = None,
         pattern: Pattern | None = None,
         split: Split | None = None,
+        at: At = "input",
     ) -> None:
         category = granularity == "category"
         self.power = (0.25 if category else 0.0) if power is None else power
         check_positive("power", self.power, zero=True)
-        super().__init__(target, granularity, direction, pattern, split)
+        super().__init__(target, granularity, direction, pattern, split, at)
         if self.power and not category:
             raise ValueError(f"power={power} weighs categories, which {self} does not have. Leave it away.")
         self.strength = _USUAL[target] if strength is None else strength
@@ -216,7 +236,7 @@ class Prior(AmountCell):
         """As of the base; one amount for all samples needs a term that is none of their factors."""
         if target == "loss" and granularity == "sample":
             return Poly()
-        return AmountCell.usual_pattern(target, granularity, direction)
+        return _given_pattern(target, granularity, direction)
 
     @property
     def _constant(self) -> bool:
@@ -231,7 +251,7 @@ class Prior(AmountCell):
         """The same for all, or by frequency."""
         if not self.power:
             shape = site.module.num_classes if self._by_class else len(groups.ids) or len(groups.place)
-            return torch.full((shape,), self.strength, device=groups.place.device)
+            return torch.full((shape,), self.strength, dtype=site.dtype, device=groups.place.device)
         counts = site.module.class_counts.double()
         by_class = self.strength * (counts.min() / counts) ** self.power
         return by_class if self._by_class else by_class[groups.ids]
@@ -252,6 +272,7 @@ class Hyperparameter(AmountCell):
         power: How fast amounts of samples grow with the error; 0 gives all the same. None takes 1 for samples.
         pattern: As of :class:`~lightning_perturb.lattice.AmountCell`.
         split: As of :class:`~lightning_perturb.lattice.AmountCell`.
+        at: As of :class:`~lightning_perturb.lattice.Cell`.
 
     Raises:
         ValueError: If a number is out of range, or several are given where there is one amount.
@@ -268,6 +289,7 @@ class Hyperparameter(AmountCell):
         power: float | None = None,
         pattern: Pattern | None = None,
         split: Split | None = None,
+        at: At = "input",
     ) -> None:
         sample = granularity == "sample"
         self.value = _USUAL[target] if value is None else value
@@ -276,18 +298,28 @@ class Hyperparameter(AmountCell):
             pattern = Poly()
         self.power = (1.0 if sample else 0.0) if power is None else power
         check_positive("power", self.power, zero=True)
-        super().__init__(target, granularity, direction, pattern, split)
+        self.numbers = list(self.value) if isinstance(self.value, list) else [self.value]
+        super().__init__(target, granularity, direction, pattern, split, at)
         if self.power and not sample:
             raise ValueError(f"power={power} makes amounts of samples, which {self} does not have. Leave it away.")
         if isinstance(self.value, list) and granularity != "category":
             raise ValueError(f"value={value} gives one number for each category, but {self} has none. Give one number.")
-        for number in self.value if isinstance(self.value, list) else [self.value]:
+        for number in self.numbers:
             self.check_largest("value", number)
+
+    @staticmethod
+    def usual_pattern(target: str, granularity: str, direction: str) -> Pattern:
+        """As of the base; one number that lowers the loss of the corpus is the slack of nu-SVM [tax 17]."""
+        return _given_pattern(target, granularity, direction)
+
+    @property
+    def reads_losses(self) -> bool:
+        """Whether amounts or split read the losses with nothing perturbed."""
+        return (self.granularity == "sample" and self.power > 0) or super().reads_losses
 
     @property
     def _constant(self) -> bool:
-        given = self.value if isinstance(self.value, list) else [self.value]
-        return not self.power and len(set(given)) == 1 and self.direction != "mixed" and self.split is None
+        return not self.power and len(set(self.numbers)) == 1 and self.direction != "mixed" and self.split is None
 
     def declare(self, module: PerturbationModule, slot: str) -> None:
         """As in the base; checks that every category has its number."""
@@ -301,9 +333,9 @@ class Hyperparameter(AmountCell):
         """As given."""
         if self.granularity == "sample":
             wrong = -torch.expm1(-site.plain_losses())
-            return wrong.pow(self.power) * torch.as_tensor(self.value)
-        numbers = self.value if isinstance(self.value, list) else [self.value] * site.module.num_classes
-        by_class = torch.tensor(numbers, device=groups.place.device)
+            return wrong.pow(self.power) * self.numbers[0]
+        numbers = self.numbers if len(self.numbers) > 1 else self.numbers * site.module.num_classes
+        by_class = torch.tensor(numbers, dtype=site.dtype, device=groups.place.device)
         return by_class if self._by_class else by_class[groups.ids]
 
 
@@ -322,6 +354,7 @@ class Meta(AmountCell):
         bound: Largest amount. None takes 1 for labels, losses and samples, none for others.
         hidden: Width of the network that gives the amounts of samples.
         pattern: As of :class:`~lightning_perturb.lattice.AmountCell`.
+        at: As of :class:`~lightning_perturb.lattice.Cell`.
 
     Raises:
         ValueError: If a number is out of range.
@@ -338,13 +371,14 @@ class Meta(AmountCell):
         bound: float | None = None,
         hidden: int = 100,
         pattern: Pattern | None = None,
+        at: At = "input",
     ) -> None:
-        super().__init__(target, granularity, direction, pattern)
+        super().__init__(target, granularity, direction, pattern, at=at)
         limited = granularity == "sample" or target in ("label", "loss")
         self.bound = min(self.pattern.largest, 1.0 if limited else float("inf")) if bound is None else bound
         if not self.bound > 0:
             raise ValueError(f"bound={bound} must be above 0, or no amount can be learned.")
-        if self.bound < float("inf") or self.pattern.largest < float("inf"):
+        if self.bound < float("inf") or self.pattern.limit(direction) < float("inf"):
             self.check_largest("bound", self.bound)
         if abs(start) > self.bound or (start < 0 and not self._both_signs):
             low = -self.bound if self._both_signs else 0.0
@@ -356,8 +390,14 @@ class Meta(AmountCell):
         if granularity == "sample" and self.bound == float("inf"):
             raise ValueError("bound=inf leaves the amounts of samples, which are shares of it, without a scale.")
         check_positive("hidden", hidden)
+        check_used("hidden", hidden, 100, "granularity", granularity, ("sample",))
         self.start = start
         self.hidden = hidden
+
+    @property
+    def reads_losses(self) -> bool:
+        """Whether amounts read the losses with nothing perturbed."""
+        return self.granularity == "sample" or super().reads_losses
 
     @property
     def _both_signs(self) -> bool:
@@ -415,6 +455,13 @@ class Meta(AmountCell):
         """The input with the noted perturbation, as θ is now."""
         groups = self.groups(site)
         return self.moved(value, site.batch.extra[f"{site.slot}_unit"], self.amount(site, groups), groups)
+
+
+def _given_pattern(target: str, granularity: str, direction: str) -> Pattern:
+    # a constant has no gradient: it can be given, not learned
+    if (target, granularity, direction) == ("loss", "corpus", "positive"):
+        return Slack()
+    return AmountCell.usual_pattern(target, granularity, direction)
 
 
 def _rows(values: Tensor, like: Tensor) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -62,13 +64,11 @@ class Groups:
         rows = rows.detach()
         if self.granularity == "sample":
             return rows
-        # a product sums in the same order in every run, a scatter does not
-        sums = sum_over_ranks(self._members(rows.dtype) @ rows.flatten(1) if rows.ndim > 1 else self._sums(rows))
+        # a product sums in the same order in every run, a scatter does not; under autocast it would round
+        with torch.autocast(rows.device.type, enabled=False):
+            sums = sum_over_ranks(self._members(rows.dtype) @ rows.reshape(len(rows), math.prod(rows.shape[1:])))
         counts = self.samples.to(rows.dtype).clamp(min=1)
-        return (sums / (counts[:, None] if rows.ndim > 1 else counts)).reshape(-1, *rows.shape[1:])
-
-    def _sums(self, rows: Tensor) -> Tensor:
-        return self._members(rows.dtype) @ rows
+        return (sums / counts[:, None]).reshape(-1, *rows.shape[1:])
 
     def spread(self, values: Tensor) -> Tensor:
         """Each own sample's row of its group's values ``[G, ...]``: ``[B, ...]``."""

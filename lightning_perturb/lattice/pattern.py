@@ -5,16 +5,28 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from lightning_perturb.checks import check_positive, check_rate
-from lightning_perturb.core import PerturbationModule
+from lightning_perturb.checks import check_positive, check_rate, check_used
+from lightning_perturb.core import Batch, PerturbationModule
 from lightning_perturb.core import random as keyed_random
 from lightning_perturb.core.distributed import gather_batch, gather_rows
 from lightning_perturb.core.partners import mixing_weights, partners
-from lightning_perturb.functional import accumulate, class_average, log_prior, logit_gradient, one_hot
+from lightning_perturb.core.plain import Plain
+from lightning_perturb.functional import (
+    ClassCovariance,
+    accumulate,
+    class_average,
+    class_covariance_update,
+    disturb_label,
+    isda_perturbation,
+    log_prior,
+    logit_gradient,
+    one_hot,
+)
 from lightning_perturb.lattice.site import Site
+from lightning_perturb.nets.features import find_classifier
 
 
-class Pattern:
+class Pattern(Plain):
     """A direction in one target.
 
     Attributes:
@@ -23,6 +35,7 @@ class Pattern:
         signed: Whether an amount below 0 is the opposite; otherwise it has no meaning.
         by_class: Whether amounts of categories belong to the classes of the logits, not to the sample's own class.
         largest: The largest amount that has a meaning.
+        reads_features: Whether it reads the deep features and the classifier.
         needs_counts: Whether it reads the class frequencies.
     """
 
@@ -32,6 +45,11 @@ class Pattern:
     by_class: ClassVar[bool] = False
     largest: ClassVar[float] = float("inf")
     needs_counts: ClassVar[bool] = False
+    reads_features: ClassVar[bool] = False
+
+    def limit(self, direction: str) -> float:
+        """The largest amount that has a meaning in a direction."""
+        return self.largest
 
     def unit(self, value: Tensor, site: Site) -> Tensor:
         """The perturbation of amount 1, in the shape of the value.
@@ -49,7 +67,7 @@ class Pattern:
     def declare(self, module: PerturbationModule, slot: str) -> None:
         """Declares state, as :meth:`Cell.declare`."""
 
-    def update(self, module: PerturbationModule, slot: str, logits: Tensor, y: Tensor) -> None:
+    def update(self, module: PerturbationModule, slot: str, outputs: dict[str, Tensor], batch: Batch) -> None:
         """Writes state, as :meth:`Cell.update`."""
 
     def start_epoch(self, module: PerturbationModule, slot: str) -> None:
@@ -94,7 +112,7 @@ class Shift(Pattern):
 
     Args:
         by: The shift at amount 1: a number, or one for each channel (feature).
-        share: Share of the samples that are shifted.
+        share: Share of the samples that are shifted; below 1, each sample's index must be known.
     """
 
     target = "feature"
@@ -113,8 +131,10 @@ class Shift(Pattern):
             raise ValueError(
                 f"by={self.by} has {len(by)} numbers for inputs with {value.shape[1]} channels. Give one each."
             )
-        drawn = keyed_random.uniform(module._draw_seed, f"{site.slot} shift", 0, module.sample_keys(site.batch))
-        rows = (drawn < self.share).to(value.dtype).view(-1, *[1] * (value.ndim - 1))
+        rows = value.new_ones(len(value), *[1] * (value.ndim - 1))
+        if self.share < 1:
+            drawn = keyed_random.uniform(module._draw_seed, f"{site.slot} shift", 0, module.indices(site.batch))
+            rows = (drawn < self.share).to(value.dtype).view_as(rows)
         return (rows * by.reshape(1, -1, *[1] * (value.ndim - 2))).expand_as(value)
 
 
@@ -156,7 +176,71 @@ class LogPrior(Pattern):
 
     def unit(self, value: Tensor, site: Site) -> Tensor:
         """log π for every sample."""
-        return log_prior(site.module.class_counts.to(value.dtype)).expand_as(value)
+        return log_prior(site.module.class_counts.double()).to(value.dtype).expand_as(value)
+
+
+class Covariance(Pattern):
+    """What infinitely many copies of a feature add, drawn with the covariance Σ_y of its class, as ISDA [tax 33-35].
+
+    Its unit is half of (w_j - w_y)ᵀ Σ_y (w_j - w_y), with gradients through the classifier's weight alone. A batch
+    enters the statistics before its loss.
+
+    Args:
+        ramp: Let amounts grow with the share of the epochs that are done, from 0, as published.
+        epochs: Epochs that the ramp is stretched over; None takes the Trainer's.
+        diagonal: Keep variances alone; for many classes.
+    """
+
+    target = "logit"
+    lowers = False
+    reads_features = True
+
+    def __init__(self, ramp: bool = True, epochs: int | None = None, diagonal: bool = False) -> None:
+        if epochs is not None:
+            check_positive("epochs", epochs)
+        check_used("epochs", epochs, None, "ramp", ramp, (True,))
+        self.ramp = ramp
+        self.epochs = epochs
+        self.diagonal = diagonal
+
+    def declare(self, module: PerturbationModule, slot: str) -> None:
+        """Counts, means and covariances of the classes."""
+        classes, width = (
+            module.num_classes,
+            find_classifier(module.net, getattr(module, "classifier", None))[1].in_features,
+        )
+        module.add_state(f"{slot}_count", torch.zeros(classes, dtype=torch.int64))
+        module.add_state(f"{slot}_mean", torch.zeros(classes, width))
+        shape = (classes, width) if self.diagonal else (classes, width, width)
+        # expanded: the first value of a large state takes no memory
+        module.add_state(f"{slot}_covariance", torch.zeros(()).expand(shape))
+
+    def unit(self, value: Tensor, site: Site) -> Tensor:
+        """R[y] of [lpl 7], times the ramp."""
+        features, weight = site.outputs["features"], site.outputs["weight"]
+        names = [f"{site.slot}_{name}" for name in ("count", "mean", "covariance")]
+        known = ClassCovariance(*(getattr(site.module, name) for name in names))
+        y = site.ids(self)
+        found = class_covariance_update(*known, *gather_rows(features.detach().to(known.mean.dtype), y))
+        site.batch.extra.update(zip(names, found, strict=True))
+        return (isda_perturbation(weight, found.covariance, y) * self._share(site.module)).to(value.dtype)
+
+    def _share(self, module: PerturbationModule) -> float:
+        if not self.ramp:
+            return 1.0
+        epochs = self.epochs or module.trainer.max_epochs
+        if epochs is None or epochs < 1:
+            raise ValueError(
+                "ramp=True grows until the last epoch, but the Trainer names none. Set max_epochs or epochs, or take "
+                "ramp=False."
+            )
+        return min(module.current_epoch / epochs, 1.0)
+
+    def update(self, module: PerturbationModule, slot: str, outputs: dict[str, Tensor], batch: Batch) -> None:
+        """Takes the batch into the statistics."""
+        for name in ("count", "mean", "covariance"):
+            if (found := batch.extra.get(f"{slot}_{name}")) is not None:
+                getattr(module, f"{slot}_{name}").copy_(found)
 
 
 # of the label -----------------------------------------------------------------------------------------------------
@@ -183,6 +267,23 @@ class Uniform(_Label):
     def goal(self, value: Tensor, site: Site) -> Tensor:
         """1 / C."""
         return torch.full_like(value, 1 / value.shape[1])
+
+
+class Redrawn(_Label):
+    """Towards a class that a share of the samples draw anew in each epoch, as DisturbLabel.
+
+    Args:
+        share: Share of samples that draw, from all classes.
+    """
+
+    def __init__(self, share: float = 0.2) -> None:
+        check_rate("share", share)
+        self.share = share
+
+    def goal(self, value: Tensor, site: Site) -> Tensor:
+        """e of the class drawn; the given one for samples that do not."""
+        drawn = site.module.uniform("disturb_label", site.batch)
+        return one_hot(disturb_label(site.ids(self), drawn, value.shape[1], self.share), value.shape[1], value.dtype)
 
 
 class Predicted(_Label):
@@ -219,7 +320,6 @@ class Prediction(_Label):
 
     def goal(self, value: Tensor, site: Site) -> Tensor:
         """p."""
-        assert site.logits is not None
         return (_raw(site) if self.detach else site.logits).to(value.dtype).softmax(1)
 
 
@@ -232,7 +332,7 @@ class ClassAverage(_Label):
     def goal(self, value: Tensor, site: Site) -> Tensor:
         """The class's average."""
         average: Tensor = getattr(site.module, f"{site.slot}_average")
-        return average[site.batch.y].to(value.dtype)
+        return average[site.ids(self)].to(value.dtype)
 
     def declare(self, module: PerturbationModule, slot: str) -> None:
         """Averages in use, and sums and counts of the running epoch."""
@@ -241,9 +341,9 @@ class ClassAverage(_Label):
         module.add_state(f"{slot}_sums", torch.zeros(classes, classes))
         module.add_state(f"{slot}_counts", torch.zeros(classes))
 
-    def update(self, module: PerturbationModule, slot: str, logits: Tensor, y: Tensor) -> None:
+    def update(self, module: PerturbationModule, slot: str, outputs: dict[str, Tensor], batch: Batch) -> None:
         """Adds the predictions of all ranks."""
-        prob, target = gather_rows(logits.detach().float().softmax(1), y)
+        prob, target = gather_rows(outputs["logits"].detach().float().softmax(1), batch.y)
         sums, counts = accumulate(prob, target, module.num_classes, "correct")
         getattr(module, f"{slot}_sums").add_(sums)
         getattr(module, f"{slot}_counts").add_(counts)
@@ -284,6 +384,10 @@ class Relative(Pattern):
     signed = True
     largest = 1.0
 
+    def limit(self, direction: str) -> float:
+        """1 where a loss is lowered, none where it is raised."""
+        return float("inf") if direction == "negative" else self.largest
+
     def unit(self, value: Tensor, site: Site) -> Tensor:
         """-l."""
         return -value
@@ -297,13 +401,13 @@ class Poly(Pattern):
     signed = True
     largest = 1.0
 
+    def limit(self, direction: str) -> float:
+        """1 where it is taken off, none where it is added."""
+        return float("inf") if direction == "negative" else self.largest
+
     def unit(self, value: Tensor, site: Site) -> Tensor:
         """-(1 - p_y), with its gradient."""
-        assert site.logits is not None
-        log_p = torch.log_softmax(site.logits.to(value.dtype), 1)
-        target = site.batch.y
-        log_p = log_p.gather(1, target[:, None])[:, 0] if target.ndim == 1 else (log_p * target).sum(1)
-        return log_p.expm1()
+        return log_probability(value, site).expm1()
 
 
 class Slack(Pattern):
@@ -321,8 +425,14 @@ class Slack(Pattern):
         return super().apply(value, amount, unit).clamp(min=0)
 
 
+def log_probability(value: Tensor, site: Site) -> Tensor:
+    """log p_y of the unperturbed prediction ``[B]``, with its gradient, in the type of the losses."""
+    log_p = torch.log_softmax(site.logits.to(value.dtype), 1)
+    target = site.batch.y
+    return log_p.gather(1, target[:, None])[:, 0] if target.ndim == 1 else (log_p * target).sum(1)
+
+
 def _raw(site: Site) -> Tensor:
-    assert site.logits is not None
     return site.logits.detach()
 
 

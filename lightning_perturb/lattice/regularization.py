@@ -10,39 +10,41 @@ from lightning_perturb.core import PerturbationModule
 from lightning_perturb.core.distributed import gather_rows
 from lightning_perturb.core.inputs import InputSpace
 from lightning_perturb.functional import logpert, priced_label, priced_loss_change, priced_step, shared_slack
-from lightning_perturb.lattice.cell import Direction, Granularity, SplitCell, Target
-from lightning_perturb.lattice.shared import SharedInput, walk_logits
+from lightning_perturb.lattice.cell import At, Direction, Granularity, SplitCell, Target
+from lightning_perturb.lattice.shared import SharedInput, walk
 from lightning_perturb.lattice.site import Site
 from lightning_perturb.lattice.split import Split
 
-_USUAL = {"feature": 0.1, "logit": 0.175, "label": 2.0, "loss": 2.0}
+_USUAL = {"feature": 0.1, "deep": 0.1, "logit": 0.175, "label": 2.0, "loss": 2.0}
 # cross-entropy in the logits bends by at most 1/2, so this step never overshoots
 _LOGIT_STEP = 2.0
-_INPUT_STEP = 0.1
+_FEATURE_STEP = 0.1
 
 
 class Regularization(SplitCell):
     """The perturbation that minimises loss plus price, or maximises loss minus price [tax 27, 52-55].
 
     Exact where a closed form exists: logits of samples at an l1 price (LogPert), labels, and losses (the weights of
-    self-paced learning). Other logits and inputs walk by proximal gradient steps; an input's perturbation that is
+    self-paced learning). Other logits and features walk by proximal gradient steps; an input's perturbation that is
     shared is kept from batch to batch. The loss of the corpus gets the slack of nu-SVM, max(0, l - ξ).
 
     Args:
         target: As of :class:`~lightning_perturb.lattice.Cell`.
         granularity: As of :class:`~lightning_perturb.lattice.Cell`.
         direction: As of :class:`~lightning_perturb.lattice.Cell`.
-        lam: λ, the price. None takes 0.1 (input), 0.175 (logits), 2 (labels, losses) and 0.5 (loss of the corpus).
+        lam: λ, the price. None takes 0.1 (features), 0.175 (logits), 2 (labels, losses) and 0.5 (loss of the corpus).
         penalty: What is charged: ``l1``, ``l2`` (the length) or ``squared`` (half the squared length). None takes l1
-            for logits and losses, l2 for inputs, squared for labels and wherever losses rise: at the other prices a
+            for logits and losses, l2 for features, squared for labels and wherever losses rise: at the other prices a
             loss that rises would do so without end.
-        steps: Steps of inputs and logits in each batch.
-        step_size: Size of a step; None takes 2 for logits, 0.1 for inputs.
+        steps: Steps of features and logits in each batch; None takes 10.
+        step_size: Size of a step; None takes 2 for logits, 0.1 for features.
         space: Units and limits of inputs; None takes the input's own units, with no limits.
         split: As of :class:`~lightning_perturb.lattice.SplitCell`.
+        at: As of :class:`~lightning_perturb.lattice.Cell`.
 
     Raises:
-        ValueError: If a number is out of range, or the penalty has no solution for the target or the direction.
+        ValueError: If a number is out of range, the penalty has no solution for the target or the direction, or an
+            argument is given that the target does not use.
     """
 
     inference: ClassVar[str] = "regularization"
@@ -54,14 +56,15 @@ class Regularization(SplitCell):
         direction: Direction = "positive",
         lam: float | None = None,
         penalty: Literal["l1", "l2", "squared"] | None = None,
-        steps: int = 10,
+        steps: int | None = None,
         step_size: float | None = None,
         space: InputSpace | None = None,
         split: Split | None = None,
+        at: At = "input",
     ) -> None:
-        super().__init__(target, granularity, direction, split)
+        super().__init__(target, granularity, direction, split, at)
         self._slack = target == "loss" and granularity == "corpus"
-        self.lam = (0.5 if self._slack else _USUAL[target]) if lam is None else lam
+        self.lam = (0.5 if self._slack else _USUAL[self.place]) if lam is None else lam
         check_positive("lam", self.lam)
         self.penalty = self._usual_penalty() if penalty is None else penalty
         check_choice("penalty", self.penalty, ("l1", "l2", "squared"))
@@ -72,10 +75,17 @@ class Regularization(SplitCell):
             raise ValueError(
                 f"penalty={penalty!r} does not hold losses that rise: they would do so without end. Take squared."
             )
-        check_positive("steps", steps, zero=True)
-        self.step_size = (_INPUT_STEP if target == "feature" else _LOGIT_STEP) if step_size is None else step_size
+        self._exact = target in ("label", "loss") or (
+            target == "logit" and granularity == "sample" and self.penalty == "l1"
+        )
+        if self._exact:
+            self.refuse("solved exactly", steps=steps, step_size=step_size)
+        if self.place != "feature":
+            self.refuse("which acts on no input", space=space)
+        self.steps = 10 if steps is None else steps
+        check_positive("steps", self.steps, zero=True)
+        self.step_size = (_FEATURE_STEP if target == "feature" else _LOGIT_STEP) if step_size is None else step_size
         check_positive("step_size", self.step_size)
-        self.steps = steps
         self.shared = SharedInput(space or InputSpace("input", clip=False))
 
     def _usual_penalty(self) -> Literal["l1", "l2", "squared"]:
@@ -85,7 +95,7 @@ class Regularization(SplitCell):
 
     def declare(self, module: PerturbationModule, slot: str) -> None:
         """The perturbation of inputs that are shared."""
-        if self.target == "feature" and self.granularity != "sample":
+        if self.place == "feature" and self.granularity != "sample":
             self.shared.declare(module, slot)
 
     def __call__(self, value: Tensor, site: Site) -> Tensor:
@@ -100,11 +110,11 @@ class Regularization(SplitCell):
         if self.target == "label":
             log_prob = groups.spread(groups.mean(-site.gradient(value)))
             return priced_label(value, log_prob, signs, self.lam)
-        if self.target == "logit" and self.granularity == "sample" and self.penalty == "l1":
-            v = logpert(value, site.batch.y, self.lam)
+        if self._exact:
+            v = logpert(value, site.ids(self), self.lam)
             return value + v * (signs[:, None] != 0)
-        if self.target == "logit":
-            return value + walk_logits(value, signs, site, groups, self.steps, self._step)
+        if self.place != "feature":
+            return value + walk(value, signs, site, groups, self.steps, self._step)
         unit = self.shared.space.unit(value, site.module.facts)
 
         def step(delta: Tensor, gradient: Tensor, sign: Tensor) -> Tensor:
@@ -116,7 +126,7 @@ class Regularization(SplitCell):
         self.shared.check(value, site.module)
         delta = torch.zeros_like(value)
         for _ in range(self.steps):
-            delta = step(delta, site.gradient(value + delta), signs)
+            delta = step(delta, site.gradient(self.shared.space.clipped(value + delta, site.module.facts)), signs)
         return self.shared.space.clipped(value + delta, site.module.facts)
 
     def _step(self, delta: Tensor, gradient: Tensor, sign: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Perturbations that walk by steps: of logits in each batch, of shared inputs from batch to batch."""
+"""Perturbations that walk by steps: anew in each batch, or, of shared inputs, from batch to batch."""
 
 from __future__ import annotations
 
@@ -15,23 +15,33 @@ from lightning_perturb.lattice.site import Site
 Step = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
-def walk_logits(logits: Tensor, signs: Tensor, site: Site, groups: Groups, steps: int, step: Step) -> Tensor:
-    """The perturbations of logits ``[B, C]`` after some steps from 0.
+def walk(
+    value: Tensor,
+    signs: Tensor,
+    site: Site,
+    groups: Groups,
+    steps: int,
+    step: Step,
+    limits: Tensor | None = None,
+) -> Tensor:
+    """The perturbations of logits or deep features ``[B, ...]`` after some steps from 0.
 
     Args:
-        logits: Logits ``[B, C]``; no gradient flows.
+        value: The values ``[B, ...]``; no gradient flows.
         signs: Which way each sample's loss is to go ``[B]``, the same for a group; 0 leaves it alone.
         site: Where the cell acts.
         groups: Who shares.
         steps: Number of steps.
         step: From the groups' perturbations, their gradients and their signs to the new perturbations.
+        limits: After how many steps each group stops ``[G]``; None lets all go on.
     """
-    logits = logits.detach()
-    logits = logits if logits.dtype == torch.float64 else logits.float()
+    value = value.detach()
+    value = value if value.dtype == torch.float64 else value.float()
     sign = groups.mean(signs)
-    delta = logits.new_zeros(len(sign), logits.shape[1])
-    for _ in range(steps):
-        delta = step(delta, groups.mean(site.gradient(logits + groups.spread(delta))), sign)
+    delta = value.new_zeros(len(sign), *value.shape[1:])
+    for k in range(steps):
+        moved = step(delta, groups.mean(site.gradient(value + groups.spread(delta))), sign)
+        delta = moved if limits is None else torch.where(_rows(limits > k, delta), moved, delta)
     return groups.spread(delta)
 
 
@@ -79,7 +89,7 @@ class SharedInput:
             )
         sign = groups.mean(signs)
         delta = known[groups.ids].to(x.dtype)
-        acts = signs.view(-1, *[1] * (x.ndim - 1)) != 0
+        acts = _rows(signs, x) != 0
 
         def perturbed(delta: Tensor) -> Tensor:
             return torch.where(acts, self.space.clipped(x + groups.spread(delta), module.facts), x)
@@ -88,3 +98,7 @@ class SharedInput:
             delta = step(delta, groups.mean(site.gradient(perturbed(delta))), sign)
         module.set_open_state(name, known.index_copy(0, groups.ids, delta.to(known.dtype)))
         return perturbed(delta)
+
+
+def _rows(values: Tensor, like: Tensor) -> Tensor:
+    return values.view(-1, *[1] * (like.ndim - 1))

@@ -20,7 +20,7 @@ class ConfidencePenalty(PerturbationModule):
         **kwargs: Arguments of :class:`~lightning_perturb.core.PerturbationModule`.
     """
 
-    coordinates = Coordinates.of("loss", "negative", "regularization", "sample")
+    coordinates = Coordinates.of("loss", "negative", "hyperparameter", "sample")
 
     def __init__(self, *args: Any, beta: float = 0.1, tau: float | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

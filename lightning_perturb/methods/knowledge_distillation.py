@@ -1,14 +1,12 @@
 """Knowledge distillation: a student learns from the labels and from a trained teacher's predictions."""
 
-from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from lightning_perturb.checks import check_positive
 from lightning_perturb.core import Batch, Coordinates, PerturbationModule
-from lightning_perturb.core.load import load
+from lightning_perturb.core.teacher import Teacher
 from lightning_perturb.functional import knowledge_distillation_loss
 
 
@@ -41,8 +39,7 @@ class KnowledgeDistillation(PerturbationModule):
         check_positive("temperature", temperature)
         self.lam = lam
         self.temperature = temperature
-        # in a tuple, a module is not registered as a part of this one
-        self._teacher: tuple[nn.Module | str | None] = (teacher,)
+        self._teacher = Teacher(teacher)
 
     @property
     def teacher(self) -> nn.Module:
@@ -52,49 +49,23 @@ class KnowledgeDistillation(PerturbationModule):
             ValueError: If none was given.
             FileNotFoundError: If its checkpoint does not exist.
         """
-        (found,) = self._teacher
-        if found is None:
-            raise ValueError(
-                "teacher=None has nothing to teach. Give teacher= a checkpoint of this package, such as "
-                "logs/.../last.ckpt, or in Python a trained network."
-            )
-        if isinstance(found, str):
-            if not Path(found).is_file():
-                raise FileNotFoundError(f"teacher={found!r} is not a file. Give the checkpoint of a trained method.")
-            found = load(found)
-            self._teacher = (found,)
-        return found
+        return self._teacher.net
 
     def setup(self, stage: str) -> None:
         """As in the base; opens the teacher."""
         super().setup(stage)
         if stage == "fit":
-            self.teacher.eval()
+            self._teacher.net  # noqa: B018 - opens it
 
     def on_fit_start(self) -> None:
         """Brings the teacher to this device."""
         super().on_fit_start()
-        self.teacher.to(self.device)
-        if self.channels_last:
-            self.teacher.to(memory_format=torch.channels_last)
+        self._teacher.on(self)
 
     def perturb_input(self, batch: Batch) -> Batch:
         """Keeps the teacher's logits."""
-        with torch.no_grad():
-            logits = self._taught(batch.view)
-        # older versions of PyTorch reuse the weights that autocast cast here, which carry no history
-        torch.clear_autocast_cache()
-        batch.extra["teacher_logits"] = logits
+        batch.extra["teacher_logits"] = self._teacher.logits(self, batch.view)
         return batch
-
-    def _taught(self, x: Any) -> Tensor:
-        try:
-            return self.run(self.teacher, x)
-        except ValueError as error:
-            raise ValueError(
-                f"teacher={type(self.teacher).__name__} does not give (B, {self.num_classes}) on the student's input. "
-                "Give a teacher of the same classes and the same inputs."
-            ) from error
 
     def sample_loss(self, logits: Tensor, target: Tensor, batch: Batch) -> Tensor:
         """CE + λ T² KL."""

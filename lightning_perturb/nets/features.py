@@ -1,6 +1,6 @@
 """The split of any network into features and a linear classifier."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -96,5 +96,34 @@ def record_features(net: nn.Module, name: str | None = None) -> Iterator[Recorde
     handle = classifier.register_forward_hook(recorded._hook, with_kwargs=True)
     try:
         yield recorded
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def move_features(
+    net: nn.Module, move: Callable[[Tensor, nn.Linear], Tensor], name: str | None = None
+) -> Iterator[None]:
+    """Changes what enters the classifier of ``net`` in the forwards inside the ``with`` block.
+
+    Args:
+        net: any network that ends with an ``nn.Linear``.
+        move: from the features and the layer, as it is in that forward, to the features that enter it instead.
+        name: as of :func:`record_features`, which sees the features as they were changed.
+
+    Raises:
+        ValueError: if there is no such classifier.
+    """
+    _, classifier = find_classifier(net, name)
+
+    def hook(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        assert isinstance(layer, nn.Linear)
+        if args:
+            return (move(args[0], layer), *args[1:]), kwargs
+        return args, {**kwargs, "input": move(kwargs["input"], layer)}
+
+    handle = classifier.register_forward_pre_hook(hook, with_kwargs=True)
+    try:
+        yield
     finally:
         handle.remove()

@@ -120,6 +120,7 @@ def test_the_numbers_of_meta_iada_stand_beside_theirs():
             grid = read_grid(BENCHMARKS / f"grids/iada_{name}_{data}.yaml")
             assert all(re.fullmatch(r"\d\d\.\d\d", value) for value in grid.paper.values())
     assert grid.paper["MetaIADA without R", "100:1"] == "47.53"
+    assert read_grid(BENCHMARKS / "grids/iada_table3.yaml").paper["MetaIADA", "iNaturalist 2018"] == "72.55"
     two, seven = (read_grid(BENCHMARKS / f"grids/iada_table{n}_cifar100.yaml").runs for n in (2, 7))
     assert {r.key for r in two if r.row == "MetaIADA"} == {r.key for r in seven if r.row == "MetaIADA"}
 

@@ -1,15 +1,21 @@
 """What cells refuse, where they stand, and what their parts do."""
 
+import copy
+import pickle
+
 import pytest
 import torch
 from lightning.pytorch import seed_everything
-from testkit.training import CLASSES, NETS, Recipe, fit, sgd, tiny_data, trainer_of
+from testkit.training import CLASSES, NETS, Recipe, Saves, decaying, fit, sgd, tiny_data, trainer_of
 
 import lightning_perturb
 from lightning_perturb.core import Batch, Coordinates
+from lightning_perturb.core.inputs import InputSpace
+from lightning_perturb.core.plain import as_plain
 from lightning_perturb.lattice import (
     Adversarial,
     ConfidentClasses,
+    FrequencyBounds,
     FrequentClasses,
     HardestSamples,
     Hyperparameter,
@@ -18,12 +24,14 @@ from lightning_perturb.lattice import (
     Meta,
     Noise,
     OwnLogit,
+    Partner,
     Predicted,
     Prior,
     Regularization,
     Relative,
     Shift,
     Slack,
+    Taught,
     Uniform,
     Unlikely,
 )
@@ -111,7 +119,7 @@ def test_splits():
     module.class_counts.copy_(torch.tensor([50, 40, 3, 2, *[1] * 6]))
     u = torch.zeros(8, CLASSES)
     u[torch.arange(8), batch().y] = torch.tensor([5.0, -1, 2, 0, 4, 0, 3, 1])
-    site = logit_site(module, "cell_0", batch(), u)
+    site = logit_site(module, "cell_0", batch(), {"logits": u})
     assert HardestSamples(0.25).positive(u, site).nonzero().flatten().tolist() == [1, 3]
     assert LargeLosses(2.2).positive(u, site).nonzero().flatten().tolist() == [1, 3, 5]
     # classes 0 and 2 have large logits in both of their samples
@@ -129,7 +137,7 @@ def test_a_split_without_mixture_leaves_the_rest_alone():
     u = torch.randn(8, CLASSES, generator=torch.Generator().manual_seed(0))
     for direction, way in (("positive", -1), ("negative", 1)):
         cell = Adversarial("logit", "sample", direction, split=HardestSamples(0.25))
-        site = logit_site(module, "cell_0", batch(), u)
+        site = logit_site(module, "cell_0", batch(), {"logits": u})
         hard = HardestSamples(0.25).positive(u, site)
         chosen = hard if direction == "positive" else ~hard
         change = site.losses(cell(u, site)) - site.losses(u)
@@ -141,7 +149,7 @@ def test_given_amounts():
     module = module_of(class_counts=list(range(10, 0, -1)))
     module.class_counts.copy_(torch.arange(10, 0, -1))
     u = torch.zeros(8, CLASSES)
-    site = logit_site(module, "cell_0", batch(), u)
+    site = logit_site(module, "cell_0", batch(), {"logits": u})
     own = Hyperparameter("logit", "category", "positive", value=[1.0, 2.0, 3.0, 4.0, *[0.0] * 6])(u, site)
     torch.testing.assert_close(own, torch.eye(CLASSES)[batch().y] * (batch().y[:, None] + 1.0))
     corpus = Hyperparameter("logit", "corpus", "negative", value=0.3, pattern=OwnLogit())(u, site)
@@ -158,7 +166,7 @@ def test_given_amounts():
 def test_slack_takes_a_constant_off():
     module = module_of()
     loss = torch.tensor([0.1, 0.5, 2.0])
-    site = loss_site(module, "cell_0", batch(3), torch.zeros(3, CLASSES))
+    site = loss_site(module, "cell_0", batch(3), {"logits": torch.zeros(3, CLASSES)})
     found = Hyperparameter("loss", "corpus", "positive", value=0.4, pattern=Slack())(loss, site)
     torch.testing.assert_close(found, torch.tensor([0.0, 0.1, 1.6]))
     quantile = Regularization("loss", "corpus", lam=0.5)(loss, site)
@@ -266,12 +274,75 @@ def test_without_a_learned_cell_there_is_nothing_to_learn():
         trainer_of(max_epochs=1).fit(module_of(method=MetaPerturb), tiny_data(meta_size=20))
 
 
-def test_a_checkpoint_from_python_needs_its_cells_again(tmp_path):
-    cells = [Adversarial("feature", "corpus", steps=1)]
+class Towards(Prior):
+    """A user's own cell, in the style of the package's methods."""
+
+    def __init__(self, *args, goal=0, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.goal = goal
+
+
+LISTED = [
+    Adversarial("feature", "corpus", steps=1, space=InputSpace("input", clip=False)),
+    Prior("feature", "sample", "mixed", strength=0.3, pattern=Partner(alpha=0.4)),
+    Towards("logit", "corpus", "mixed", strength=0.4, pattern=LogPrior(), goal=3),
+    Adversarial("logit", "category", "mixed", eps=0.1, step_size=0.1, bounds=FrequencyBounds(0.3), norm="l2"),
+    Hyperparameter("label", "category", "mixed", value=[0.01 * c for c in range(10)]),
+    Regularization("loss", direction="positive", lam=3.0, split=HardestSamples(0.3)),
+]
+
+
+def test_a_checkpoint_from_python_has_its_cells(tmp_path):
+    recipe = Recipe(Perturb, {"perturbations": LISTED}, trainer={"max_epochs": 2})
+    trainer = fit(recipe, callbacks=[Saves(tmp_path, "batch", every_n_train_steps=8)])
+    (path,) = tmp_path.glob("*=8.ckpt")
+    saved = torch.load(path, weights_only=True)["hyper_parameters"]["perturbations"]
+    assert saved[1]["init_args"]["pattern"] == {
+        "class_path": "lightning_perturb.lattice.pattern.Partner",
+        "init_args": {"alpha": 0.4},
+    }
+    again = lightning_perturb.load(path, net=NETS["mlp"]())
+    assert [str(cell) for cell in again.perturbations] == [str(cell) for cell in LISTED]
+    assert as_plain(again.perturbations) == as_plain(tuple(LISTED)) == tuple(saved)
+    assert again.perturbations[2].goal == 3
+    assert float(again.cell_0_shared.abs().max()) > 0
+    # a module that was made again trains on as the one that went on
+    other = fit_on(again, path)
+    for one, two in zip(other.parameters(), trainer.lightning_module.parameters(), strict=True):
+        assert torch.equal(one, two)
+    assert torch.equal(other.cell_0_shared, trainer.lightning_module.cell_0_shared)
+    other = lightning_perturb.load(path, net=NETS["mlp"](), perturbations=[*LISTED[:5], Regularization("loss")])
+    assert other.perturbations[5].lam == 2.0, "what is given beats what was saved"
+
+
+def fit_on(module, path):
+    module.optimizer, module.lr_scheduler = sgd, decaying
+    seed_everything(3, verbose=False)
+    trainer_of(max_epochs=2).fit(module, tiny_data(), ckpt_path=path)
+    return module
+
+
+def test_nothing_is_imported_to_open_a_checkpoint(tmp_path):
+    for name in ("os.system", "nowhere.Cell", "lightning_perturb.nets.MLP", "torch.nn.Linear"):
+        with pytest.raises(ValueError, match=rf"class_path='{name}' is not imported, or no class that is saved"):
+            module_of({"class_path": name, "init_args": {}})
+    with pytest.raises(ValueError, match=r"Prior' does not take what was saved: .*'strenght'"):
+        module_of({"class_path": "lightning_perturb.lattice.amount.Prior", "init_args": {"strenght": 1.0}})
+    with pytest.raises(ValueError, match=r"perturbations lists Uniform\(\), which is no cell"):
+        module_of({"class_path": "lightning_perturb.lattice.pattern.Uniform", "init_args": {}})
+    with pytest.raises(ValueError, match=r"perturbations lists 'Prior', which is no cell"):
+        module_of("Prior")
+
+
+def test_cells_with_a_live_object_are_given_again(tmp_path):
+    cells = [Prior("loss", "sample", "negative", strength=1.0, pattern=Taught(NETS["mlp"]()))]
     trainer = fit(Recipe(Perturb, {"perturbations": cells}, trainer={"max_epochs": 1}))
     trainer.save_checkpoint(tmp_path / "run.ckpt")
     with pytest.raises(ValueError, match="perturbations=your_perturbations"):
         lightning_perturb.load(tmp_path / "run.ckpt", net=NETS["mlp"]())
-    again = lightning_perturb.load(tmp_path / "run.ckpt", net=NETS["mlp"](), perturbations=cells)
-    assert torch.equal(again.cell_0_shared, trainer.lightning_module.cell_0_shared)
-    assert float(again.cell_0_shared.abs().max()) > 0
+    assert lightning_perturb.load(tmp_path / "run.ckpt", net=NETS["mlp"](), perturbations=cells)
+
+
+def test_cells_can_be_copied():
+    for cell in LISTED:
+        assert as_plain(copy.deepcopy(cell)) == as_plain(cell) == as_plain(pickle.loads(pickle.dumps(cell)))

@@ -90,14 +90,14 @@ def changes(cell, trained, **options):
                     moved = found(one.x, site)
             after = cross_entropy(module.net(moved), batch.y)
         elif target == "logit":
-            after = cross_entropy(call(logits, logit_site(module, "cell_0", one, logits)), batch.y)
+            after = cross_entropy(call(logits, logit_site(module, "cell_0", one, {"logits": logits})), batch.y)
         elif target == "label":
-            soft = call(one_hot(batch.y, CLASSES), label_site(module, "cell_0", one, logits))
+            soft = call(one_hot(batch.y, CLASSES), label_site(module, "cell_0", one, {"logits": logits}))
             torch.testing.assert_close(soft.sum(1), torch.ones(64))
             assert float(soft.min()) >= 0
             after = cross_entropy(logits, soft)
         else:
-            after = call(plain, loss_site(module, "cell_0", one, logits))
+            after = call(plain, loss_site(module, "cell_0", one, {"logits": logits}))
             assert float(after.min()) >= 0
     return (after - plain).double(), batch.y
 

@@ -31,6 +31,7 @@ import lightning_perturb
 from lightning_perturb.core import Batch, Coordinates, Needs, PerturbationModule
 from lightning_perturb.core.counts import OptionalCountsModule
 from lightning_perturb.core.features import FeatureModule
+from lightning_perturb.core.plain import as_plain
 from lightning_perturb.core.taxonomy import DIRECTIONS, GRANULARITIES, INFERENCES, TARGETS
 
 IMAGES = {"trainer": {"max_epochs": 2}, "net": "conv"}
@@ -372,7 +373,7 @@ def test_a_checkpoint_opens_without_arguments(method, options, tmp_path):
     again = lightning_perturb.load(tmp_path / "run.ckpt", net=NETS["mlp"](), **live)
     assert type(again) is method
     for name in given.keys() - live.keys() - set(method.training_only):
-        assert again.hparams[name] == given[name]
+        assert again.hparams[name] == as_plain(given[name])
     found = torch.cat([b["prob"] for b in trainer_of().predict(again, datamodule=data)])
     assert torch.equal(found, expected)
     assert not (snapshot_of(again).keys() ^ snapshot_of(trainer.lightning_module).keys())

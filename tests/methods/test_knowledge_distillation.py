@@ -52,7 +52,7 @@ def test_a_method_and_its_checkpoint_teach_alike(tmp_path, monkeypatch):
     recipe = Recipe(KnowledgeDistillation, {"teacher": opened}, trainer={"max_epochs": 1})
     found = fit(recipe).lightning_module.net.state_dict()
     monkeypatch.setattr(
-        "lightning_perturb.methods.knowledge_distillation.load",
+        "lightning_perturb.core.teacher.load",
         lambda given: lightning_perturb.load(given, net=NETS["mlp"]()),
     )
     again = fit(recipe.but(options={"teacher": str(path)})).lightning_module
