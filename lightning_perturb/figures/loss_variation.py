@@ -24,7 +24,7 @@ class ClassVariation:
 
     Attributes:
         values: One a class ``[C]``; NaN for a class that was not seen, which is left out.
-        counts: Samples of each class ``[C]``, for the order.
+        counts: Samples of each class ``[C]``, for the order; classes of equal counts stand by their ids.
         title: What stands above the plot.
         names: Names of the classes; None takes their ids. Not drawn beyond 30 classes.
     """
@@ -35,21 +35,18 @@ class ClassVariation:
     names: Sequence[str] | None = None
 
 
-def loss_variation_by_class(*variations: ClassVariation, xlabel: str = "class, the most frequent first") -> Figure:
+def loss_variation_by_class(*variations: ClassVariation) -> Figure:
     """The relative loss variation of each class, the most frequent class first [lpl Figs. 1, 2, 11; tax Fig. 2].
 
     Args:
         *variations: What the plots show, at least one; two plots stand in a row.
-        xlabel: What the classes are, and in which order.
 
     Raises:
         ValueError: If there are none, the lengths of one differ, or none of its values is a number.
     """
     if not variations:
         raise ValueError("There is no variation to draw. Give at least one.")
-    figure, plots = panels(
-        len(variations), xlabel, _QUANTITY, width=None if len(variations) > 1 else 5.6, height=2.9, columns=2
-    )
+    figure, plots = panels(len(variations), "", _QUANTITY, height=3.1, columns=2)
     for axes, variation in zip(plots, variations, strict=True):
         values, labels = variation.values, class_labels(len(variation.values), variation.names)
         if not len(values) == len(variation.counts) == len(labels):
@@ -63,6 +60,8 @@ def loss_variation_by_class(*variations: ClassVariation, xlabel: str = "class, t
                 f"values of the variation {variation.title!r} hold no numbers. Methods tell them after their warm-up."
             )
         drawn = values[order]
+        alike = len(set(variation.counts[order].tolist())) == 1
+        axes.set_xlabel("class" if alike else "class, the most frequent first")
         class_bars(axes, drawn, [labels[c] for c in order], np.where(drawn > 0, _RAISED, _LOWERED).tolist())
         axes.axhline(0, color="#444444", linewidth=0.8)
         # what hardly moves must not look like a mountain range of rounding errors
