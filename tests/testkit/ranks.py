@@ -6,10 +6,11 @@ functions work too; arguments and results are pickled.
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import os
 import pickle
-import socket
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -38,6 +39,7 @@ class Ranks:
         self._processes: list[subprocess.Popen[bytes]] = []
         self._pipes: list[Connection] = []
         self._logs: list[Any] = []
+        self._folder = ""
 
     def __call__(self, function: Callable[..., Any], *args: Any, timeout: float = 60.0, **kwargs: Any) -> list[Any]:
         """Runs ``function(*args, **kwargs)`` on every rank at once and returns the results in rank order.
@@ -82,9 +84,8 @@ class Ranks:
         return [a for a in answers if a is not None]
 
     def _start(self) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        # they meet in a file: a free port may be taken by another pool before they bind it
+        self._folder = tempfile.mkdtemp()
         for rank in range(self.size):
             ours, theirs = Pipe()
             log = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the pool is
@@ -94,14 +95,12 @@ class Ranks:
                 "NODE_RANK": "0",
                 "RANK": str(rank),
                 "WORLD_SIZE": str(self.size),
-                "MASTER_ADDR": "127.0.0.1",
-                "MASTER_PORT": str(port),
                 "GLOO_SOCKET_IFNAME": "lo",
                 "OMP_NUM_THREADS": "1",
                 "CUDA_VISIBLE_DEVICES": "",
                 "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry),
             }
-            command = [sys.executable, __file__, str(theirs.fileno())]
+            command = [sys.executable, __file__, str(theirs.fileno()), f"{self._folder}/store"]
             self._processes.append(
                 subprocess.Popen(command, env=environment, pass_fds=(theirs.fileno(),), stdout=log, stderr=log)
             )
@@ -127,6 +126,7 @@ class Ranks:
         for log in self._logs:
             log.close()
         self._processes, self._pipes, self._logs = [], [], []
+        shutil.rmtree(self._folder, ignore_errors=True)
 
 
 def _function(path: str, name: str) -> Callable[..., Any]:
@@ -143,12 +143,23 @@ def _function(path: str, name: str) -> Callable[..., Any]:
     return getattr(module, name)  # type: ignore[no-any-return]
 
 
-def _serve(pipe: Connection) -> None:
+def look_up_plugins_once() -> None:
+    """Every Trainer looks through all installed packages for callbacks, which takes a twentieth of a tiny training."""
+    from lightning.fabric.utilities import registry
+
+    registry.entry_points = functools.cache(registry.entry_points)
+
+
+def _serve(pipe: Connection, store: str) -> None:
     import torch
     import torch.distributed as dist
 
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", timeout=timedelta(seconds=60))
+    look_up_plugins_once()
+    rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    dist.init_process_group(
+        "gloo", init_method=f"file://{store}", rank=rank, world_size=size, timeout=timedelta(seconds=60)
+    )
     while True:
         try:
             path, name, args, kwargs = pickle.loads(pipe.recv_bytes())
@@ -163,4 +174,4 @@ def _serve(pipe: Connection) -> None:
 
 
 if __name__ == "__main__":
-    _serve(Connection(int(sys.argv[1])))
+    _serve(Connection(int(sys.argv[1])), sys.argv[2])
