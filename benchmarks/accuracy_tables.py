@@ -107,7 +107,9 @@ def table(read: Results, figures: dict[str, str] | None = None) -> str:
     lines = [f"**{grid.title}**", "", scale(read), ""]
     for metric in grid.metrics:
         paper = grid.papers.get(metric)
-        if read.done or paper:
+        # groups that the data does not have
+        known = any(read.curves(row, column, metric) for row, column in read.done)
+        if known or paper or (read.done and metric == grid.metrics[0]):
             beside = f", beside the paper's number in brackets ({grid.source})" if paper else ""
             title = f"{_named(metric)} (%) after the last epoch{beside}:"
             lines += [title, "", *_grid_of(read, metric, last, paper), ""]

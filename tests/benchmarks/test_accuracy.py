@@ -256,6 +256,10 @@ def test_groups_of_classes_have_tables_of_their_own(grid_file, tmp_path, capsys)
     ):
         assert f"{100 * value:.1f} (1 of 2 seeds)" in printed.split(title)[1].split("epoch")[1]
     assert "noisy: test error by epoch" in printed
+    # what no run has gets no table
+    grid_file.write_text(text.replace("test/acc_tail", "test/mAP_tail"))
+    assert main(["table", *arguments]) == 0
+    assert "tail" not in capsys.readouterr().out
 
 
 def test_an_empty_grid_says_so(grid_file):
