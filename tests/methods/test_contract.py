@@ -17,6 +17,7 @@ from testkit.cases import NEEDED, case_params, method_params, methods
 from testkit.served import build
 from testkit.training import (
     CLASSES,
+    EPOCHS,
     NETS,
     LeaveAfter,
     Recipe,
@@ -34,7 +35,7 @@ from lightning_perturb.core import Coordinates, Needs, PerturbationModule
 from lightning_perturb.core.plain import as_plain
 from lightning_perturb.core.taxonomy import DIRECTIONS, GRANULARITIES, INFERENCES, TARGETS
 
-IMAGES = {"trainer": {"max_epochs": 2}, "net": "conv", "data": {"samples": 64}}
+IMAGES = {"trainer": {"max_epochs": 2}, "net": "conv", "data": {"samples": 48}}
 
 
 def test_there_are_methods():
@@ -139,11 +140,15 @@ class Learned:
 
 
 def easy(method, options, **data) -> Recipe:
-    return Recipe(method, options, data={"samples": 240, "noise": 0.0, "test_samples": 300, "val_size": 40, **data})
+    served = {"samples": 240, "noise": 0.0, "test_samples": 300, "val_size": 40, **data}
+    return Recipe(method, options, data=served, trainer={"check_val_every_n_epoch": EPOCHS})
 
 
 def probabilities(module, data) -> torch.Tensor:
-    return torch.cat([batch["prob"] for batch in trainer_of().predict(module, datamodule=data)])
+    """Of the first test batch."""
+    batch = data.on_after_batch_transfer(next(iter(data.test_dataloader())), 0)
+    with torch.no_grad():
+        return module.eval().predict_step(batch, 0)["prob"]
 
 
 @pytest.fixture(scope="module")
@@ -273,13 +278,13 @@ def test_another_seed_gives_another_run():
 @pytest.mark.parametrize("method", method_params())
 def test_training_again_starts_anew_and_begins_every_epoch_once(method):
     module = build(method)
-    data = tiny_data(samples=80, val_size=16, **meta_of(module))
-    trainer_of(max_epochs=1).fit(module, data)
+    data = tiny_data(samples=64, val_size=16, **meta_of(module))
+    trainer_of(max_epochs=1, limit_val_batches=0).fit(module, data)
     assert module._started_epoch == 0
     begun = []
     start = module.start_epoch
     module.start_epoch = lambda: (begun.append(module.current_epoch), start())[1]
-    halves = {"max_epochs": 2, "val_check_interval": 0.5}
+    halves = {"max_epochs": 2, "val_check_interval": 2}
     together = {**halves, "accumulate_grad_batches": 2}
     if module.needs.meta:
         with pytest.raises(ValueError, match=rf"accumulate_grad_batches=2.*{method.__name__}"):
