@@ -99,7 +99,7 @@ def table_1_rows() -> list[list[str]]:
 
 
 def empty_rows() -> list[list[str]]:
-    """The cells with no named method here: place, the paper's methods, and by which method and cell to train it."""
+    """The cells with no named method here: place, the paper's methods, and by what to train it."""
     ours = named_places()
     rows = []
     for place in product(TARGETS, GRANULARITIES, INFERENCES):

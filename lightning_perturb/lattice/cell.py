@@ -161,7 +161,10 @@ class SplitCell(Cell):
             )
         if split is None and direction == "mixed" and self._splits:
             if granularity == "corpus":
-                raise ValueError(f"{self} is one perturbation with one sign: it has one direction. List two cells.")
+                raise ValueError(
+                    f"{self} has one sign for the whole corpus, and so one direction. Take the category level, whose "
+                    "split gives both."
+                )
             split = HardestSamples(0.5) if granularity == "sample" else ConfidentClasses()
         self.split = split
 

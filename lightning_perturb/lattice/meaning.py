@@ -38,7 +38,7 @@ def no_meaning(target: str, granularity: str, inference: str, direction: str) ->
         return "one constant that raises every loss has no gradient, and one factor only changes the learning rate"
     if corpus and direction == "mixed":
         if inference in _SEARCHED:
-            return "one perturbation for the whole corpus has one direction; list two cells with a split instead"
+            return "one perturbation for the whole corpus has one direction; the category level has both, by its split"
         if target == "loss" and inference != "meta":
             return "one number for the whole corpus either raises losses or lowers them"
     return None

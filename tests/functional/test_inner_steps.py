@@ -165,3 +165,28 @@ def test_reweighting_moves_the_mean_most():
     with pytest.raises(ValueError, match="eps=-1"):
         bounded_reweighting(loss, samples, 1, -1.0)
     assert math.isfinite(float(bounded_reweighting(torch.tensor([1e-30, 2e-30]), torch.ones(2), 1, 0.5).sum()))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_reweighting_is_exact_where_weights_reach_zero(seed):
+    from scipy.optimize import minimize
+
+    generator = torch.Generator().manual_seed(seed)
+    loss = torch.rand(6, generator=generator, dtype=torch.float64) ** 3
+    samples = torch.randint(1, 5, (6,), generator=generator).double()
+    share = (samples / samples.sum()).numpy()
+    for sign, eps in ((1, 0.8), (-1, 0.8), (1, 1.5), (-1, 1.5), (1, 5.0)):
+        rho = bounded_reweighting(loss, samples, sign, eps).numpy()
+        assert abs(share @ rho) < 1e-9
+        assert share @ rho**2 <= eps**2 + 1e-9
+        assert rho.min() >= -1
+        best = minimize(
+            lambda r, sign=sign: -sign * share @ (r * loss.numpy()),
+            0 * share,
+            bounds=[(-1, None)] * 6,
+            constraints=[
+                {"type": "eq", "fun": lambda r: share @ r},
+                {"type": "ineq", "fun": lambda r, eps=eps: eps**2 - share @ r**2},
+            ],
+        )
+        assert sign * share @ (rho * loss.numpy()) >= -best.fun - 1e-6

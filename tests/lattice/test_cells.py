@@ -14,7 +14,10 @@ from lightning_perturb.core.inputs import InputSpace
 from lightning_perturb.core.plain import as_plain
 from lightning_perturb.lattice import (
     Adversarial,
+    ClassAverage,
+    ClassWeight,
     ConfidentClasses,
+    Covariance,
     FrequencyBounds,
     FrequentClasses,
     HardestSamples,
@@ -24,7 +27,9 @@ from lightning_perturb.lattice import (
     Meta,
     Noise,
     OwnLogit,
+    PacedLosses,
     Partner,
+    Poly,
     Predicted,
     Prior,
     Regularization,
@@ -35,7 +40,8 @@ from lightning_perturb.lattice import (
     Uniform,
     Unlikely,
 )
-from lightning_perturb.lattice.site import feature_site, logit_site, loss_site
+from lightning_perturb.lattice.groups import Groups
+from lightning_perturb.lattice.site import feature_site, label_site, logit_site, loss_site
 from lightning_perturb.methods import MetaPerturb, Perturb
 
 
@@ -75,6 +81,22 @@ def module_of(*cells, method=Perturb, **options):
         (lambda: Prior("loss", "corpus", "mixed"), "either raises losses or lowers them"),
         (lambda: Prior("loss", "corpus", "negative", pattern=Slack()), "lowers every loss"),
         (lambda: Hyperparameter("logit", value=-1.0), "value=-1"),
+        (lambda: Prior("logit", "corpus", "mixed", pattern=OwnLogit()), "has one sign for the whole corpus"),
+        (lambda: Prior("loss", direction="positive", pattern=Poly(), strength=1.5), "beyond 1, where Poly"),
+        (lambda: Adversarial("label", steps=3), r"steps is not used by Adversarial\(target=label.*, solved exactly"),
+        (lambda: Adversarial("loss", norm="l2"), "norm is not used by"),
+        (lambda: Adversarial("logit", space=InputSpace()), "space is not used by .*which acts on no input"),
+        (lambda: Adversarial("feature", "corpus", random_start=False), "random_start is not used by"),
+        (lambda: Adversarial("logit", norm="none", eps=1.0), "eps is not used by .*it has no ball"),
+        (lambda: Adversarial("logit", bounds=FrequencyBounds()), "bounds is not used by .*no balls of categories"),
+        (lambda: Adversarial("logit", "category", bounds=FrequencyBounds(), steps=3), "steps is not used"),
+        (lambda: Adversarial("logit", "category", bounds=FrequencyBounds()), "needs the length of a step"),
+        (lambda: Regularization("logit", steps=3), "steps is not used by .*solved exactly"),
+        (lambda: Regularization("loss", step_size=1.0), "step_size is not used by"),
+        (lambda: Regularization("logit", penalty="l2", space=InputSpace()), "space is not used by"),
+        (lambda: Meta("logit", "category", hidden=7), "hidden=7 contradicts granularity='category'"),
+        (lambda: PacedLosses(2.0, 1.0), "last=1.0 must be above first=2.0"),
+        (lambda: Covariance(ramp=False, epochs=3), "epochs=3 contradicts ramp=False"),
         (lambda: Hyperparameter("logit", "corpus", value=[1.0, 2.0]), "gives one number for each category"),
         (lambda: Hyperparameter("logit", "corpus", power=1.0), "power=1.0 makes amounts of samples"),
         (lambda: Hyperparameter("loss", "category", value=[0.2, 0.2]), "only changes the learning rate"),
@@ -346,3 +368,62 @@ def test_cells_with_a_live_object_are_given_again(tmp_path):
 def test_cells_can_be_copied():
     for cell in LISTED:
         assert as_plain(copy.deepcopy(cell)) == as_plain(cell) == as_plain(pickle.loads(pickle.dumps(cell)))
+
+
+def test_a_split_holds_for_patterns_of_one_sign():
+    module = module_of()
+    u = torch.randn(8, CLASSES, generator=torch.Generator().manual_seed(0))
+    site = label_site(module, "cell_0", batch(), {"logits": u})
+    one_hot = torch.eye(CLASSES)[batch().y]
+    for direction, pattern in (("positive", Predicted()), ("negative", Unlikely())):
+        split = HardestSamples(0.25)
+        moved = Prior("label", "sample", direction, pattern=pattern, strength=0.5, split=split)(one_hot, site)
+        hard = split.positive(one_hot, site)
+        chosen = hard if direction == "positive" else ~hard
+        goal = torch.eye(CLASSES)[u.argmax(1) if direction == "positive" else u.argmin(1)]
+        torch.testing.assert_close(moved, torch.where(chosen[:, None], one_hot + 0.5 * (goal - one_hot), one_hot))
+
+
+def test_means_of_groups_are_not_rounded_under_autocast():
+    rows = torch.rand(64, 5, generator=torch.Generator().manual_seed(0))
+    y = torch.arange(64) % 3
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = Groups("category", y).mean(rows)
+    torch.testing.assert_close(found, torch.stack([rows[y == c].mean(0) for c in range(3)]), rtol=1e-6, atol=1e-6)
+
+
+def test_small_perturbations_of_large_half_precision_logits_are_kept():
+    module = module_of(Hyperparameter("logit", "corpus", "positive", value=0.01, pattern=OwnLogit()))
+    u = torch.full((4, CLASSES), 30.0, dtype=torch.bfloat16)
+    moved = module.perturb_logits(u, {"logits": u}, batch(4))
+    torch.testing.assert_close(moved[:, :4], 30 + 0.01 * torch.eye(4))
+    counted = module_of(Prior("logit", "corpus", "mixed"))
+    counted.class_counts.copy_(torch.tensor([5003, *[3] * 9]))
+    moved = counted.perturb_logits(u, {"logits": u}, batch(4)) - 30
+    torch.testing.assert_close(moved[0], (counted.class_counts / 5030).log(), rtol=0, atol=1e-5)
+
+
+def test_soft_labels_where_ids_are_needed():
+    soft = Batch(torch.rand(4, 1, 8, 8), torch.full((4, CLASSES), 1 / CLASSES), torch.arange(4))
+    outputs = {"logits": torch.randn(4, CLASSES)}
+    for cell in (
+        Prior("label", "sample", "mixed", pattern=ClassAverage()),
+        Prior("logit", "sample", "mixed", split=FrequentClasses()),
+        Prior("loss", "sample", "mixed", strength=1.0, pattern=ClassWeight()),
+        Regularization("logit"),
+        Adversarial("logit", "category"),
+    ):
+        module = module_of(cell, class_counts=[3] * CLASSES)
+        module.class_counts.fill_(3)
+        values = {"label": soft.y, "loss": torch.ones(4)}
+        site = {"label": label_site, "logit": logit_site, "loss": loss_site}[cell.target]
+        with pytest.raises(ValueError, match=r"needs class ids \[B\]"):
+            cell(values.get(cell.target, outputs["logits"]), site(module, "cell_0", soft, outputs))
+
+
+def test_a_shift_of_some_samples_needs_to_know_them():
+    module = module_of()
+    one = Batch(torch.zeros(6, 2), torch.zeros(6, dtype=torch.int64))
+    assert Shift(0.5).unit(one.x, feature_site(module, "cell_0", one)).eq(0.5).all()
+    with pytest.raises(ValueError, match="needs each sample's index"):
+        Shift(share=0.5).unit(one.x, feature_site(module, "cell_0", one))
