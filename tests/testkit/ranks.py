@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib.util
 import os
 import pickle
-import socket
 import subprocess
 import sys
 import tempfile
@@ -24,6 +23,8 @@ from typing import Any
 # a rank that lost its partner in a collective is given this long to say so
 _GRACE = 3.0
 _STARTUP = 120.0
+# only against ranks that wait for each other for ever: on a loaded machine a fit of a second takes a minute
+_PATIENCE = 300.0
 
 
 class RankError(RuntimeError):
@@ -38,8 +39,11 @@ class Ranks:
         self._processes: list[subprocess.Popen[bytes]] = []
         self._pipes: list[Connection] = []
         self._logs: list[Any] = []
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
 
-    def __call__(self, function: Callable[..., Any], *args: Any, timeout: float = 60.0, **kwargs: Any) -> list[Any]:
+    def __call__(
+        self, function: Callable[..., Any], *args: Any, timeout: float = _PATIENCE, **kwargs: Any
+    ) -> list[Any]:
         """Runs ``function(*args, **kwargs)`` on every rank at once and returns the results in rank order.
 
         Raises:
@@ -82,9 +86,8 @@ class Ranks:
         return [a for a in answers if a is not None]
 
     def _start(self) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        # the ranks find each other by a file: a port that is free now may be another process' a moment later
+        self._folder = tempfile.TemporaryDirectory()
         for rank in range(self.size):
             ours, theirs = Pipe()
             log = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the pool is
@@ -95,7 +98,9 @@ class Ranks:
                 "RANK": str(rank),
                 "WORLD_SIZE": str(self.size),
                 "MASTER_ADDR": "127.0.0.1",
-                "MASTER_PORT": str(port),
+                # for Lightning, which asks for one; nobody listens there
+                "MASTER_PORT": "29500",
+                "RANKS_MEET_AT": str(Path(self._folder.name) / "store"),
                 "GLOO_SOCKET_IFNAME": "lo",
                 "OMP_NUM_THREADS": "1",
                 "CUDA_VISIBLE_DEVICES": "",
@@ -126,12 +131,16 @@ class Ranks:
                 process.wait()
         for log in self._logs:
             log.close()
+        if self._folder is not None:
+            self._folder.cleanup()
+            self._folder = None
         self._processes, self._pipes, self._logs = [], [], []
 
 
 def _function(path: str, name: str) -> Callable[..., Any]:
     alias = f"_of_ranks_{Path(path).stem}_{abs(hash(path))}"
-    for known in [m for m in sys.modules.values() if getattr(m, "__file__", None) == path]:
+    # a copy: to ask a lazy module for its file may import others
+    for known in [m for m in list(sys.modules.values()) if getattr(m, "__file__", None) == path]:
         if known.__name__ != "__main__":
             return getattr(known, name)  # type: ignore[no-any-return]
     spec = importlib.util.spec_from_file_location(alias, path)
@@ -148,7 +157,13 @@ def _serve(pipe: Connection) -> None:
     import torch.distributed as dist
 
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", timeout=timedelta(seconds=60))
+    dist.init_process_group(
+        "gloo",
+        init_method=f"file://{os.environ['RANKS_MEET_AT']}",
+        rank=int(os.environ["RANK"]),
+        world_size=int(os.environ["WORLD_SIZE"]),
+        timeout=timedelta(seconds=_PATIENCE),
+    )
     while True:
         try:
             path, name, args, kwargs = pickle.loads(pipe.recv_bytes())
