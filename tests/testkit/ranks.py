@@ -25,6 +25,8 @@ from typing import Any
 # a rank that lost its partner in a collective is given this long to say so
 _GRACE = 3.0
 _STARTUP = 120.0
+# only against ranks that wait for each other for ever: on a loaded machine a fit of a second takes a minute
+_PATIENCE = 300.0
 
 
 class RankError(RuntimeError):
@@ -41,7 +43,9 @@ class Ranks:
         self._logs: list[Any] = []
         self._folder = ""
 
-    def __call__(self, function: Callable[..., Any], *args: Any, timeout: float = 60.0, **kwargs: Any) -> list[Any]:
+    def __call__(
+        self, function: Callable[..., Any], *args: Any, timeout: float = _PATIENCE, **kwargs: Any
+    ) -> list[Any]:
         """Runs ``function(*args, **kwargs)`` on every rank at once and returns the results in rank order.
 
         Raises:
@@ -131,7 +135,8 @@ class Ranks:
 
 def _function(path: str, name: str) -> Callable[..., Any]:
     alias = f"_of_ranks_{Path(path).stem}_{abs(hash(path))}"
-    for known in [m for m in sys.modules.values() if getattr(m, "__file__", None) == path]:
+    # a copy: to ask a lazy module for its file may import others
+    for known in [m for m in list(sys.modules.values()) if getattr(m, "__file__", None) == path]:
         if known.__name__ != "__main__":
             return getattr(known, name)  # type: ignore[no-any-return]
     spec = importlib.util.spec_from_file_location(alias, path)
@@ -158,7 +163,7 @@ def _serve(pipe: Connection, store: str) -> None:
     look_up_plugins_once()
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     dist.init_process_group(
-        "gloo", init_method=f"file://{store}", rank=rank, world_size=size, timeout=timedelta(seconds=60)
+        "gloo", init_method=f"file://{store}", rank=rank, world_size=size, timeout=timedelta(seconds=_PATIENCE)
     )
     while True:
         try:
