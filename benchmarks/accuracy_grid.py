@@ -104,7 +104,8 @@ def read_grid(path: str | Path) -> Grid:
     Args:
         path: The YAML file. ``include`` names files beside it that it is merged over, key by key. Under
             ``data.columns``, ``nets`` and ``methods.rows`` a null takes an entry away that an included file has;
-            ``methods.only`` names the rows that are kept, in their order. A row's ``trainer`` goes over the grid's.
+            ``methods.only`` names the rows that are kept, in their order. A row's ``trainer`` goes over the grid's, and
+            its ``net`` over every network. ``paper.metrics`` names the metrics that the paper prints, if not all.
 
     Raises:
         ValueError: If a key is unknown or missing, or names something that the grid does not have.
@@ -120,10 +121,10 @@ def read_grid(path: str | Path) -> Grid:
     columns = list(_columns(tree))
     rows = list(_rows(tree, path))
     runs = [
-        Run(column, row, method, setting, _config(tree, data, net, spec, by_data.get(data_name, {}), trainer, seed))
+        Run(column, row, method, setting, _config(tree, data, net, spec, by_data.get(data_name, {}), own, seed))
         for seed in tree["seeds"]
         for column, data_name, data, net in columns
-        for row, method, setting, spec, by_data, trainer in rows
+        for row, method, setting, spec, by_data, own in rows
     ]
     metrics = tuple(tree.get("metrics", ["test/acc"]))
     grid = Grid(
@@ -190,8 +191,8 @@ def _rows(tree: Spec, path: Path) -> Iterator[tuple[str, str, Spec, Spec, dict[s
             raise ValueError(f"{path}: methods.only names {name!r}, which is no row. Rows: {', '.join(entries)}.")
         spec = dict(entries[name])
         search, by_data = spec.pop("search", None) or {}, spec.pop("by_data", None) or {}
-        # a row may train longer than the others
-        trainer = spec.pop("trainer", None) or {}
+        # a row may train longer than the others, or with another option of the networks
+        own = {part: spec.pop(part, None) or {} for part in ("trainer", "net")}
         for data_name in by_data:
             # columns that this grid takes away may be named, since several grids share their rows
             if data_name not in tree["data"]["columns"]:
@@ -201,7 +202,7 @@ def _rows(tree: Spec, path: Path) -> Iterator[tuple[str, str, Spec, Spec, dict[s
         for values in itertools.product(*search.values()):
             setting = dict(zip(search, values, strict=True))
             row = " ".join([name, *(f"{key}={value}" for key, value in setting.items())])
-            yield row, name, setting, merge(spec, {"init_args": setting}), by_data, trainer
+            yield row, name, setting, merge(spec, {"init_args": setting}), by_data, own
 
 
 def _config(tree: Spec, data: Spec, net: Spec, method: Spec, by_data: Spec, own: Spec, seed: int) -> Spec:
@@ -212,9 +213,9 @@ def _config(tree: Spec, data: Spec, net: Spec, method: Spec, by_data: Spec, own:
     return {
         "num_classes": tree["num_classes"],
         "data": data,
-        "net": net,
+        "net": merge(net, own["net"]),
         "method": method,
-        "trainer": merge(merge(tree["trainer"], trainer), own),
+        "trainer": merge(merge(tree["trainer"], trainer), own["trainer"]),
         "test_every": tree.get("test_every", 1),
         "seed": seed,
     }
@@ -223,13 +224,17 @@ def _config(tree: Spec, data: Spec, net: Spec, method: Spec, by_data: Spec, own:
 def _paper(paper: Spec | None, columns: list[str], metrics: tuple[str, ...], path: Path) -> dict[str, Any]:
     if paper is None:
         return {}
+    printed = tuple(paper.get("metrics", metrics))
+    for metric in printed:
+        if metric not in metrics:
+            raise ValueError(f"{path}: paper.metrics names {metric!r}, which is no metric of the grid: {metrics}.")
     # the metrics of a column stand side by side
-    places = [(column, metric) for column in columns for metric in metrics]
-    cells: dict[str, dict[tuple[str, str], str]] = {metric: {} for metric in metrics}
+    places = [(column, metric) for column in columns for metric in printed]
+    cells: dict[str, dict[tuple[str, str], str]] = {metric: {} for metric in printed}
     for row, text in paper["rows"].items():
         values = str(text).split()
         if len(values) != len(places):
-            of = f" with {len(metrics)} metrics each" if len(metrics) > 1 else ""
+            of = f" with {len(printed)} metrics each" if len(printed) > 1 else ""
             raise ValueError(
                 f"{path}: the paper's row {row!r} has {len(values)} numbers for {len(columns)} columns{of}."
             )

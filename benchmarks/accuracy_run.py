@@ -28,7 +28,12 @@ from lightning_perturb.core.modes import evaluating
 from lightning_perturb.data import PerturbationDataModule
 
 _LOGGED = ("train/loss", "train/acc", "train/acc_true", "train/memorised", "val/acc", "val/mAP", "val/loss")
-_TESTED = ("test/acc", "test/mAP", "test/mAP_head", "test/mAP_medium", "test/mAP_tail", "test/macro_f1", "test/loss")
+_TESTED = tuple(
+    f"test/{name}"
+    for name in (
+        "acc", "acc_head", "acc_medium", "acc_tail", "mAP", "mAP_head", "mAP_medium", "mAP_tail", "macro_f1", "loss",
+    )
+)  # fmt: skip
 
 # what sources have read; kept, since the runs of a grid mostly share one source
 _READ: dict[str, Any] = {}

@@ -6,6 +6,7 @@ import json
 import statistics
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from accuracy_grid import Grid, Run, Spec, slug
@@ -14,6 +15,7 @@ from accuracy_pool import done_runs
 # below this share of memorised noise a comparison of last epochs says nothing about noise
 _MEMORISED = 0.8
 _LAST = 5
+_ERROR, _LOSS = "/error", "/loss"
 
 
 @dataclass
@@ -25,8 +27,12 @@ class Results:
 
     def curves(self, row: str, column: str, name: str) -> list[list[float | None]]:
         """One number by epoch of every seed whose training did not break off."""
-        results = [result for result in self.done.get((row, column), []) if not result["error"]]
-        return [result["curve"][name] for result in results if name in result["curve"]]
+        results = [result["curve"] for result in self.done.get((row, column), []) if not result["error"]]
+        if name.endswith(_ERROR):
+            # what is kept is the accuracy
+            accuracy = name.removesuffix(_ERROR) + "/acc"
+            return [_complement(curve[accuracy]) for curve in results if accuracy in curve]
+        return [curve[name] for curve in results if name in curve]
 
     def all(self) -> list[Spec]:
         """Every result."""
@@ -57,9 +63,12 @@ def last(curve: Iterable[float | None]) -> float:
     return _numbers(curve)[-1]
 
 
-def best(curve: Iterable[float | None]) -> float:
-    """The largest number: chosen on the test set, as the released code does, so a bound and no result."""
-    return max(_numbers(curve))
+def best(curve: Iterable[float | None], falls: bool = False) -> float:
+    """The largest number, or the smallest.
+
+    It is chosen on the test set, as the released code does, so it is a bound and no result.
+    """
+    return (min if falls else max)(_numbers(curve))
 
 
 def mean_of_last(curve: Iterable[float | None]) -> float:
@@ -69,6 +78,15 @@ def mean_of_last(curve: Iterable[float | None]) -> float:
 
 def _mean(values: Iterable[float | None]) -> float:
     return statistics.fmean(_numbers(values))
+
+
+def _falls(name: str) -> bool:
+    """Whether less is better."""
+    return name.endswith((_ERROR, _LOSS))
+
+
+def _complement(curve: Iterable[float | None]) -> list[float | None]:
+    return [None if value is None else 1 - value for value in curve]
 
 
 def _numbers(curve: Iterable[float | None]) -> list[float]:
@@ -89,13 +107,16 @@ def table(read: Results, figures: dict[str, str] | None = None) -> str:
     lines = [f"**{grid.title}**", "", scale(read), ""]
     for metric in grid.metrics:
         paper = grid.papers.get(metric)
-        if read.done or paper:
+        # groups that the data does not have
+        known = any(read.curves(row, column, metric) for row, column in read.done)
+        if known or paper or (read.done and metric == grid.metrics[0]):
             beside = f", beside the paper's number in brackets ({grid.source})" if paper else ""
             title = f"{_named(metric)} (%) after the last epoch{beside}:"
             lines += [title, "", *_grid_of(read, metric, last, paper), ""]
     if read.done:
         main = grid.metrics[0]
-        lines += ["Best epoch (chosen on the test set: a bound, no result):", "", *_grid_of(read, main, best), ""]
+        chosen = partial(best, falls=_falls(main))
+        lines += ["Best epoch (chosen on the test set: a bound, no result):", "", *_grid_of(read, main, chosen), ""]
         lines += [f"Mean of the last {_LAST} tested epochs:", "", *_grid_of(read, main, mean_of_last), ""]
     if any("train/memorised" in result["curve"] for result in read.all()):
         lines += ["Share of the wrong labels that are memorised (%), last epoch:", ""]
@@ -108,7 +129,7 @@ def table(read: Results, figures: dict[str, str] | None = None) -> str:
 
 def _named(metric: str) -> str:
     name, _, group = metric.removeprefix("test/").partition("_")
-    known = {"acc": "Test accuracy", "mAP": "Test mAP"}.get(name)
+    known = {"acc": "Test accuracy", "error": "Test error", "mAP": "Test mAP"}.get(name)
     return f"{known}, {group}" if known and group else known or metric
 
 
@@ -242,7 +263,7 @@ def select(read: Results, by: str = "val/acc") -> str:
         raise ValueError(
             f"--by {by!r} is no validation number. Settings are never chosen on the test set: use val/acc."
         )
-    sign = -1.0 if by.endswith("loss") else 1.0
+    sign = -1.0 if _falls(by) else 1.0
     lines = [f"{scale(read)} By {by} (noisy validation labels, last epoch); the best of a column in bold.", ""]
     for method, settings in _settings(read.grid).items():
         scores = {

@@ -16,7 +16,11 @@ from lightning_perturb.data import PerturbationDataModule
 
 _NAMES = {
     "test/acc": "accuracy",
+    "test/error": "error",
     "test/balanced_acc": "balanced accuracy",
+    "test/acc_head": "accuracy, head",
+    "test/acc_medium": "accuracy, medium",
+    "test/acc_tail": "accuracy, tail",
     "test/macro_precision": "macro precision",
     "test/top5": "top-5 accuracy",
     "test/ece": "calibration error (ECE)",

@@ -11,7 +11,16 @@ import torch
 # tests import their helpers as testkit.*; at the end of the path, where nothing can be shadowed
 sys.path.append(str(Path(__file__).parent))
 
-from testkit.ranks import Ranks
+from testkit.ranks import Ranks, look_up_plugins_once
+
+# tiny tensors: a second thread costs more than it gives, and two processes share the cores with the ranks
+torch.set_num_threads(1)
+
+
+def pytest_collection_finish() -> None:
+    """Where tests have imported Lightning, its Trainers look for plugins once."""
+    if "lightning" in sys.modules:
+        look_up_plugins_once()
 
 
 @pytest.fixture(scope="session")

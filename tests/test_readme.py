@@ -2,11 +2,15 @@
 
 import re
 import shlex
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
+from lightning_perturb import methods
 from lightning_perturb.cli import main
+from lightning_perturb.core import PerturbationModule
+from lightning_perturb.core.load import subclasses
 from lightning_perturb.zoo import zoo_markdown
 
 ROOT = Path(__file__).parents[1]
@@ -46,6 +50,21 @@ def test_the_method_in_contributing_trains():
     trainer.fit(module, Digits())
     batch_loss = module.perturb_loss(torch.zeros(2), torch.zeros(2, 10), None)
     assert torch.allclose(batch_loss, torch.full((2,), -0.2 * torch.tensor(10.0).log()))
+
+
+def test_the_bases_stand_to_each_other_as_drawn():
+    tree, combined = blocks(CONTRIBUTING, "text")
+    above, drawn = [], set()
+    for line in tree.splitlines():
+        prefix, name, file = re.match(r"([│├└─ ]*)(\w+)\s.*\score/(\w+)\.py$", line).groups()
+        depth, base = len(prefix) // 4, getattr(import_module(f"lightning_perturb.core.{file}"), name)
+        assert depth == 0 or above[depth - 1] in base.__bases__, line
+        above[depth:] = [base]
+        drawn.add(base)
+    ours = [cls for cls in subclasses() if cls.__module__.startswith("lightning_perturb.core.")]
+    assert drawn == {PerturbationModule, *ours}
+    for name, bases in re.findall(r"class (\w+)\((.*?)\)", combined):
+        assert [base.__name__ for base in getattr(methods, name).__bases__] == bases.split(", "), name
 
 
 def commands() -> list[list[str]]:

@@ -10,6 +10,7 @@ from lightning_perturb.callbacks.dynamics import (
     suspect_scores,
 )
 from lightning_perturb.callbacks.hyperparameters import HyperparameterReport, LossReport
+from lightning_perturb.callbacks.loss_variation import LossVariationReport
 from lightning_perturb.callbacks.perturbation import PerturbationReport
 from lightning_perturb.callbacks.recorder import Recorder
 from lightning_perturb.callbacks.records import Records
@@ -20,6 +21,7 @@ __all__ = [
     "BoundaryReport",
     "HyperparameterReport",
     "LossReport",
+    "LossVariationReport",
     "PerturbationReport",
     "Recorder",
     "Records",

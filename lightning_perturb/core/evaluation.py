@@ -22,7 +22,43 @@ from torchmetrics.utilities.data import dim_zero_cat
 _TOP5_FROM = 20
 
 
-class BalancedAccuracy(MulticlassAccuracy):
+class ErrorRate(MulticlassAccuracy):
+    """The share of samples whose most probable class is not their label: 1 - accuracy, from the same counts.
+
+    Args:
+        num_classes: Number of classes.
+    """
+
+    higher_is_better = False
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(num_classes, average="micro", validate_args=False)
+
+    def compute(self) -> Tensor:
+        """The metric, 1 where there are no samples."""
+        return 1 - super().compute()
+
+
+class ClassRecall(MulticlassAccuracy):
+    """The recall of each class; NaN for classes that do not occur among the labels.
+
+    In a collection it shares what it counts with the means that are made of it.
+
+    Args:
+        num_classes: Number of classes.
+    """
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(num_classes, average="none", validate_args=False)
+
+    def compute(self) -> Tensor:
+        """The recalls ``[C]``."""
+        hit, _, _, missed = self._final_state()
+        total = hit + missed
+        return torch.where(total > 0, hit / total.clamp(min=1), torch.nan)
+
+
+class BalancedAccuracy(ClassRecall):
     """The mean of the classes' recalls, over the classes that occur among the labels.
 
     A class that is predicted but has no sample is no class of recall 0, as it is in torchmetrics' macro average.
@@ -31,15 +67,10 @@ class BalancedAccuracy(MulticlassAccuracy):
         num_classes: Number of classes.
     """
 
-    def __init__(self, num_classes: int) -> None:
-        super().__init__(num_classes, average="macro", validate_args=False)
-
     def compute(self) -> Tensor:
         """The metric, 0 where there are no samples."""
-        hit, _, _, missed = self._final_state()
-        total = hit + missed
-        recall = hit / total.clamp(min=1)
-        return recall.sum() / (total > 0).sum().clamp(min=1)
+        recall = super().compute()
+        return recall.nansum() / (~recall.isnan()).sum().clamp(min=1)
 
 
 class SampleMean(Metric):
@@ -86,7 +117,7 @@ class TopAccuracy(SampleMean):
 
 
 def classification_metrics(num_classes: int, prefix: str) -> MetricCollection:
-    """Accuracy, balanced accuracy, macro precision, calibration error, and top-5 accuracy from 20 classes on.
+    """Accuracy, error, recall by class and their mean, macro precision, calibration error; top-5 from 20 classes on.
 
     Args:
         num_classes: Number of classes.
@@ -97,6 +128,8 @@ def classification_metrics(num_classes: int, prefix: str) -> MetricCollection:
     """
     metrics: dict[str, Metric | MetricCollection] = {
         "acc": MulticlassAccuracy(num_classes, average="micro", validate_args=False),
+        "error": ErrorRate(num_classes),
+        "recall": ClassRecall(num_classes),
         "balanced_acc": BalancedAccuracy(num_classes),
         "macro_precision": MulticlassPrecision(num_classes, average="macro", validate_args=False),
         "ece": MulticlassCalibrationError(num_classes, n_bins=15, validate_args=False),

@@ -39,7 +39,8 @@ class MetaPerturbationModule(PerturbationModule):
 
     Args:
         meta_optimizer: Makes the optimizer of θ from it. Default: Adam, lr 1e-3, weight decay 1e-4.
-        meta_every: θ moves in every so manieth batch of an epoch, from the first on.
+        meta_every: θ moves in every so manieth batch of an epoch, from the first on; in the others no meta batch is
+            loaded.
         meta_parameters: Names of this method's numbers that are learned, each with the interval that it is kept in:
             ``{tau: [0, 4]}``.
         engine: ``forward`` (exact, without second-order graph), ``higher`` (the reference), ``central`` (differences,
@@ -78,7 +79,7 @@ class MetaPerturbationModule(PerturbationModule):
         if gradient_clip_val is not None:
             check_positive("gradient_clip_val", gradient_clip_val)
         self.automatic_optimization = False
-        self.needs = replace(self.needs, meta=True)
+        self.needs = replace(self.needs, meta=True, meta_from=self.warmup_epochs, meta_every=meta_every)
         self.meta_optimizer = meta_optimizer
         self.meta_every = meta_every
         self.engine = engine
@@ -167,18 +168,21 @@ class MetaPerturbationModule(PerturbationModule):
 
     @property
     def meta_learning(self) -> bool:
-        """Whether θ is learned in the current epoch: not during warm-up, whose loss does not contain it."""
+        """Whether θ is learned in the current epoch: not during warm-up, whose loss does not contain it.
+
+        A method that learns in other epochs says in its ``needs`` from which on it reads meta batches.
+        """
         return self.phase != "warmup"
 
     # training -----------------------------------------------------------------------------------------------------
 
     def training_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
         """Virtual step, meta step and real step; what it returns is what recorders read."""
-        train, meta = self._streams(batch)
+        train, meta = self._streams(batch, batch_idx)
         train = self._start_step(train, batch_idx)
         # no θ, no optimizer of θ: what is learned may be transient alone
         optimizer, *meta_optimizer = _listed(self.optimizers())
-        if self.meta_learning and batch_idx % self.meta_every == 0:
+        if meta is not None:
             found = self.hypergradient(train, meta, optimizer.optimizer)
             self._meta_step(found, [wrapped.optimizer for wrapped in meta_optimizer], batch_idx)
             outputs = found.training_outputs()
@@ -268,16 +272,25 @@ class MetaPerturbationModule(PerturbationModule):
         """Which of the parameters that the real step moves share one gradient norm: all."""
         return [moved]
 
-    def _streams(self, batch: Any) -> tuple[Any, Batch]:
+    def _streams(self, batch: Any, batch_idx: int) -> tuple[Any, Batch | None]:
+        """The training batch, and the meta batch where θ moves in this step."""
         if not isinstance(batch, Mapping) or not {"train", "meta"} <= batch.keys():
             raise ValueError(
                 f"{type(self).__name__} learns from clean meta samples, but its batches have none. Use a "
                 "lightning_perturb data module or Wrap(datamodule=...) with meta_size, or give the Trainer "
                 "{'train': loader, 'meta': loader_of_clean_samples}."
             )
+        if not self.meta_learning or batch_idx % self.meta_every:
+            return batch["train"], None
+        if batch["meta"] is None:
+            raise ValueError(
+                f"{type(self).__name__} learns in epoch {self.current_epoch}, batch {batch_idx}, where its needs ask "
+                f"for no meta batch: meta_from={self.needs.meta_from}, meta_every={self.needs.meta_every}. Say in them "
+                "when it learns."
+            )
         meta = Batch.of(batch["meta"]).copy()
         meta.y = self._as_target(meta.y)
-        if meta.y.device.type == "cpu" or self.current_epoch == 0:
+        if meta.y.device.type == "cpu" or self.current_epoch <= self.needs.meta_from:
             self._check_labels(meta.y, "A meta label")
         return batch["train"], meta
 

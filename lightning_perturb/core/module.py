@@ -18,7 +18,9 @@ from lightning_perturb.core import resume
 from lightning_perturb.core.batch import Batch
 from lightning_perturb.core.distributed import rank
 from lightning_perturb.core.evaluation import SampleMean, classification_metrics
+from lightning_perturb.core.groups import ClassGroups, known_means
 from lightning_perturb.core.hyperparameters import drop_linked, left_out, live_arguments, plain_data
+from lightning_perturb.core.modes import frozen_statistics
 from lightning_perturb.core.needs import DataFacts, Needs
 from lightning_perturb.core.state import StateMixin
 from lightning_perturb.core.taxonomy import Coordinates
@@ -50,6 +52,9 @@ class PerturbationModule(StateMixin, LightningModule):
             ``precision: bf16-mixed``).
         seed: Seed of the draws that belong to samples (attack starts, mixing). None takes the seed given to
             ``seed_everything``, or 0.
+        head_from: Training samples from which a class counts as head in ``acc_head``, which evaluation reports where
+            classes are of several groups. 101: "many-shot" is published as more than 100.
+        tail_below: Training samples below which it counts as tail in ``acc_tail``; 20, as "few-shot" is published.
     """
 
     coordinates: ClassVar[Coordinates] = Coordinates()
@@ -60,6 +65,7 @@ class PerturbationModule(StateMixin, LightningModule):
     multi_label: ClassVar[bool] = False
 
     class_counts: Tensor
+    true_counts: Tensor
 
     def __init__(
         self,
@@ -71,6 +77,9 @@ class PerturbationModule(StateMixin, LightningModule):
         warmup_epochs: int = 0,
         channels_last: bool = False,
         seed: int | None = None,
+        *,
+        head_from: int = 101,
+        tail_below: int = 20,
     ) -> None:
         super().__init__()
         if num_classes < 2:
@@ -91,6 +100,7 @@ class PerturbationModule(StateMixin, LightningModule):
         self.warmup_epochs = warmup_epochs
         self.channels_last = channels_last
         self.seed = seed
+        self.groups = ClassGroups(head_from, tail_below)
         self.facts: DataFacts | None = None
         self._draw_seed = seed or 0
         self._started_epoch = -1
@@ -99,7 +109,10 @@ class PerturbationModule(StateMixin, LightningModule):
         self._first_rate = 0.0
         self._rank_tensors: dict[str, Tensor] = {}
         self._told = {"perturbation_norm"}
+        self._asked: frozenset[str] = frozenset()
         self.add_state("class_counts", torch.zeros(num_classes, dtype=torch.int64))
+        # of these evaluation makes its groups, and nothing else: a method knows given labels alone
+        self.add_state("true_counts", torch.zeros(num_classes, dtype=torch.int64))
         self.val_metrics = self.evaluation_metrics("val/")
         self.test_metrics = self.evaluation_metrics("test/")
         self.val_loss = SampleMean()
@@ -229,6 +242,10 @@ class PerturbationModule(StateMixin, LightningModule):
         self._told.add(name)
         batch.extra[name] = values.detach()
 
+    def asked(self, name: str) -> bool:
+        """Whether a callback of this run has ``name`` in its ``asks``: what costs something is told then alone."""
+        return name in self._asked
+
     def keep_on_rank(self, name: str, tensor: Tensor) -> None:
         """Keeps a tensor of this rank alone until the next step; it is in the checkpoint."""
         self._rank_tensors[name] = tensor.detach()
@@ -237,6 +254,45 @@ class PerturbationModule(StateMixin, LightningModule):
         """What :meth:`keep_on_rank` kept, on this module's device."""
         tensor = self._rank_tensors.get(name)
         return None if tensor is None else tensor.to(self.device)
+
+    # the loss with and without the perturbation -------------------------------------------------------------------
+
+    @property
+    def moves_input(self) -> bool:
+        """Whether the training logits are those of perturbed inputs, so that the plain loss takes another pass."""
+        return "feature" in self.coordinates.target
+
+    def comparable_loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        """The plain loss as :meth:`compared` gives it: ``[B]``, or ``[B, C]`` where every class has one."""
+        return self.plain_loss(logits, target)
+
+    def compared(self, outputs: dict[str, Tensor], batch: Batch) -> tuple[Tensor, Tensor, Tensor] | None:
+        """The losses of a step with nothing perturbed, l, and as they were minimised, l'.
+
+        Told to callbacks that ask for ``compared``, as ``compared/label``, ``compared/plain`` and
+        ``compared/perturbed``. The network is that of the same step, in the same mode.
+
+        Args:
+            outputs: What :meth:`outputs` gave.
+            batch: The batch after its loss.
+
+        Returns:
+            Labels, l and l' ``[B]``; or None where nothing is perturbed, as in warm-up.
+        """
+        perturbed = batch.extra.get("sample_loss")
+        if perturbed is None:
+            return None
+        plain = batch.extra.get("clean_loss")
+        return batch.y, self.comparable_loss(outputs["logits"], batch.y) if plain is None else plain, perturbed
+
+    def _clean_loss(self, batch: Batch) -> Tensor:
+        """The plain loss of inputs as they came, by a pass with the training forward's dropout that leaves no trace."""
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.no_grad(), frozen_statistics(self.net), torch.random.fork_rng(devices):
+            loss = self.comparable_loss(self.run(self.net, batch.view), batch.y)
+        # older versions of PyTorch reuse the weights that autocast cast here, which carry no history
+        torch.clear_autocast_cache()
+        return loss
 
     # running the network ------------------------------------------------------------------------------------------
 
@@ -280,17 +336,26 @@ class PerturbationModule(StateMixin, LightningModule):
 
     def _start_step(self, batch: Any, batch_idx: int) -> Batch:
         self._batch_idx = batch_idx
-        batch = self._checked(Batch.of(batch).copy())
+        started = self._checked(Batch.of(batch).copy())
         if self._started_epoch != self.current_epoch:
             self.start_epoch()
             self._started_epoch = self.current_epoch
-        return batch if self.phase == "warmup" else self.perturb_input(batch)
+        if self.phase == "warmup":
+            return started
+        if self.asked("compared") and self.moves_input:
+            started.extra["clean_loss"] = self._clean_loss(started)
+        return self.perturb_input(started)
 
     def _finish_step(self, loss: Tensor, outputs: dict[str, Tensor], batch: Batch) -> dict[str, Any]:
         logits = outputs["logits"].detach()
         size = len(batch)
         detached = loss.detach()
         self.log("train/loss", detached, on_step=False, on_epoch=True, prog_bar=True, batch_size=size, sync_dist=True)
+        if self.asked("compared"):
+            with torch.no_grad():
+                found = self.compared(outputs, batch)
+            for name, values in zip(("label", "plain", "perturbed"), found or (), strict=False):
+                self.tell(batch, f"compared/{name}", values)
         result: dict[str, Any] = {"loss": loss, "logits": logits, "y": batch.y, "index": batch.index}
         result.update((name, batch.extra[name].detach()) for name in self._told & batch.extra.keys())
         return result
@@ -400,8 +465,20 @@ class PerturbationModule(StateMixin, LightningModule):
         metrics.update(self.probabilities(logits), target)
 
     def metric_values(self, metrics: MetricCollection) -> dict[str, Tensor]:
-        """The numbers to log of :meth:`evaluation_metrics`."""
-        return metrics.compute()
+        """The numbers to log of :meth:`evaluation_metrics`; recalls of classes become accuracies of groups of them."""
+        values = metrics.compute()
+        recall = values.pop(f"{metrics.prefix}recall", None)
+        groups = {} if recall is None else known_means(recall, self.class_groups(f"{metrics.prefix}acc"))
+        return {**values, **groups}
+
+    def class_groups(self, name: str) -> dict[str, Tensor]:
+        """The classes of head, medium and tail ``[C]``, in bool, by ``<name>_head`` and so on.
+
+        Samples are counted by true labels where the data knows them, since noise moves many from the head to the
+        tail. Empty where no counts are known, or where all classes are of one group.
+        """
+        counts = self.true_counts if self.true_counts.any() else self.class_counts
+        return {f"{name}_{group}": members for group, members in self.groups.members(counts).items()}
 
     def _evaluate(self, batch: Any, stage: Literal["val", "test"]) -> None:
         batch = self._checked_eval(Batch.of(batch))
@@ -464,6 +541,8 @@ class PerturbationModule(StateMixin, LightningModule):
             return
         self._draw_seed = self.seed if self.seed is not None else int(os.environ.get("PL_GLOBAL_SEED", "0"))
         self.facts, self._sizes_known, self._resuming = None, False, False
+        callbacks = self.trainer.callbacks  # type: ignore[attr-defined]
+        self._asked = frozenset(name for callback in callbacks for name in getattr(callback, "asks", ()))
         if not self.training:
             # as lightning_perturb.load gives it; Lightning would train it with batch norm and dropout switched off
             self.train()
@@ -488,6 +567,9 @@ class PerturbationModule(StateMixin, LightningModule):
         self._check_kind_of(facts)
         self.facts = facts
         self.class_counts.copy_(torch.from_numpy(facts.class_counts))
+        self.true_counts.zero_()
+        if facts.true_counts is not None:
+            self.true_counts.copy_(torch.from_numpy(facts.true_counts))
         self.size_sample_state(facts.num_samples)
         self._sizes_known = True
 

@@ -7,11 +7,17 @@ from lightning.pytorch import Callback
 from torch import Tensor
 from torchmetrics import MetricCollection
 
-from lightning_perturb.checks import check_positive
 from lightning_perturb.core.batch import Batch
 from lightning_perturb.core.evaluation import multi_label_metrics
+from lightning_perturb.core.groups import known_means
 from lightning_perturb.core.module import PerturbationModule
 from lightning_perturb.functional.cross_entropy import binary_cross_entropy, binary_cross_entropy_entries
+
+# what single-label evaluation logs and this does not
+_SINGLE_LABEL = tuple(
+    f"val/{name}"
+    for name in ("acc", "error", "balanced_acc", "macro_precision", "ece", "top5", "acc_head", "acc_medium", "acc_tail")
+)
 
 
 class MultiLabelModule(PerturbationModule):
@@ -24,21 +30,15 @@ class MultiLabelModule(PerturbationModule):
 
     Args:
         head_from: Positives from which a class counts as head in ``mAP_head``; 100, as published for VOC-MLT and
-            COCO-MLT.
-        tail_below: Positives below which it counts as tail; 20, likewise.
+            COCO-MLT, with ``tail_below`` 20.
         **kwargs: Arguments of the methods that it is combined with, and of
             :class:`~lightning_perturb.core.PerturbationModule`.
     """
 
     multi_label = True
 
-    def __init__(self, *args: Any, head_from: int = 100, tail_below: int = 20, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        check_positive("tail_below", tail_below, zero=True)
-        if head_from < tail_below:
-            raise ValueError(f"head_from={head_from} is less than tail_below={tail_below}. Raise it.")
-        self.head_from = head_from
-        self.tail_below = tail_below
+    def __init__(self, *args: Any, head_from: int = 100, **kwargs: Any) -> None:
+        super().__init__(*args, head_from=head_from, **kwargs)
 
     # the loss -----------------------------------------------------------------------------------------------------
 
@@ -48,11 +48,31 @@ class MultiLabelModule(PerturbationModule):
 
     def sample_loss(self, logits: Tensor, target: Tensor, batch: Batch) -> Tensor:
         """The mean of :meth:`entry_losses` over the classes ``[B]``."""
-        return self.entry_losses(logits, target, batch).mean(1)
+        entries = self.entry_losses(logits, target, batch)
+        if self.asked("compared"):
+            batch.extra["entry_losses"] = entries.detach()
+        return entries.mean(1)
 
     def plain_loss(self, logits: Tensor, target: Tensor) -> Tensor:
         """Binary cross-entropy ``[B]``, the mean over the classes."""
         return binary_cross_entropy(logits, target)
+
+    def comparable_loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Binary cross-entropy of each sample and class ``[B, C]``."""
+        return binary_cross_entropy_entries(logits, target)
+
+    def compared(self, outputs: dict[str, Tensor], batch: Batch) -> tuple[Tensor, Tensor, Tensor] | None:
+        """Labels, l and l' of samples and classes ``[B, C]``.
+
+        What multiplies or raises the loss of a whole sample does so with all of its entries in proportion.
+        """
+        found, entries = super().compared(outputs, batch), batch.extra.get("entry_losses")
+        if found is None or entries is None:
+            return None
+        target, plain, perturbed = found
+        mean = entries.mean(1)
+        share = torch.where(mean > 0, perturbed / torch.where(mean > 0, mean, 1.0), 1.0)
+        return target, plain, share.unsqueeze(1) * entries
 
     # labels -------------------------------------------------------------------------------------------------------
 
@@ -103,21 +123,14 @@ class MultiLabelModule(PerturbationModule):
         metrics.update((1 + torch.nn.functional.softsign(logits)) / 2, target.long())
 
     def metric_values(self, metrics: MetricCollection) -> dict[str, Tensor]:
-        """mAP over all classes and, where training counts are known, over head, medium and tail; F1; exact matches.
+        """mAP over all classes, and over head, medium and tail where there are several groups; F1; exact matches.
 
         Classes without a positive sample do not count.
         """
-        values = metrics.compute()
-        ((name, precision),) = [(name, value) for name, value in values.items() if value.ndim]
-        del values[name]
-        prefix, counts = name.removesuffix("average_precision"), self.class_counts.to(precision.device)
-        known = ~precision.isnan()
-        groups = {"mAP": known}
-        if counts.any():
-            head, tail = counts >= self.head_from, counts < self.tail_below
-            groups |= {"mAP_head": known & head, "mAP_medium": known & ~head & ~tail, "mAP_tail": known & tail}
-        means = {f"{prefix}{label}": precision[which].mean() for label, which in groups.items() if which.any()}
-        return {**means, **values}
+        values, prefix = metrics.compute(), metrics.prefix
+        precision = values.pop(f"{prefix}average_precision")
+        groups = {f"{prefix}mAP": torch.ones_like(precision, dtype=torch.bool), **self.class_groups(f"{prefix}mAP")}
+        return {**known_means(precision, groups), **values}
 
     # life cycle ---------------------------------------------------------------------------------------------------
 
@@ -131,7 +144,7 @@ class MultiLabelModule(PerturbationModule):
 
     def _check_monitor(self, callback: Callback) -> None:
         monitor = getattr(callback, "monitor", None)
-        if monitor in ("val/acc", "val/balanced_acc", "val/macro_precision", "val/ece", "val/top5"):
+        if monitor in _SINGLE_LABEL:
             raise ValueError(
                 f"{type(callback).__name__} monitors {monitor!r}, which a multi-label method does not log. Monitor "
                 "val/mAP, val/macro_f1, val/exact_match or val/loss (configs/trainer/multi_label.yaml does the first)."

@@ -19,6 +19,8 @@ class Needs:
         scores: A pass over the training set in index order, without augmentation, between epochs.
         truth: Which given labels are wrong. For studies alone: no method that is to be used may ask for it.
         balanced_from: First epoch whose training batches hold all classes alike often, None for none.
+        meta_from: First epoch in which it reads the second stream.
+        meta_every: In every so manieth batch of such an epoch it does, from the first on; elsewhere None comes.
     """
 
     index: bool = False
@@ -27,6 +29,8 @@ class Needs:
     scores: bool = False
     truth: bool = False
     balanced_from: int | None = None
+    meta_from: int = 0
+    meta_every: int = 1
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,8 @@ class DataFacts:
         train_samples: Size of the training split; 0 where it is not told.
         noisy: Which samples of the full training set carry a wrong label ``[N]``; None unless the method's needs ask
             for the truth.
+        true_counts: True labels per class in the training split ``[C]``, or positives; None where they are unknown.
+            Evaluation groups classes by them; no loss may read them.
     """
 
     num_samples: int
@@ -53,3 +59,4 @@ class DataFacts:
     multi_label: bool = False
     train_samples: int = 0
     noisy: npt.NDArray[np.bool_] | None = None
+    true_counts: npt.NDArray[np.int64] | None = None

@@ -108,20 +108,34 @@ def _rounds(members: Labels, number: int, generator: np.random.Generator) -> Lab
 
 
 class MetaSampler(BalancedSampler):
-    """The endless stream of meta batches beside the training batches: one for each, no two epochs alike.
+    """The endless stream of meta batches beside the training batches: no two epochs alike.
 
     The stream is pass after pass through the meta set, each in a new order. The batches of all ranks at one step are
     neighbours in it, so that together they are the batch that one process would draw. Where it stands follows from
     epoch and batch alone: any resume goes on exactly.
+
+    It has a place for every step of training, so that a step has the same meta batch whatever the others read. Where a
+    step reads none, the order holds None, and nothing is fetched.
 
     Args:
         positions: Positions of the meta samples in the full original training set ``[M]``.
         labels: Their class ids ``[M]``.
         batch_size: Samples in a meta batch of this rank; may exceed M.
         training: The order of training batches that they go along with.
+        from_epoch: First epoch with meta batches.
+        every: They stand beside every so manieth training batch of such an epoch, from the first on.
     """
 
-    def __init__(self, positions: Tensor, labels: Labels, batch_size: int, training: EpochSampler) -> None:
+    def __init__(
+        self,
+        positions: Tensor,
+        labels: Labels,
+        batch_size: int,
+        training: EpochSampler,
+        *,
+        from_epoch: int = 0,
+        every: int = 1,
+    ) -> None:
         super().__init__(
             positions,
             labels,
@@ -134,15 +148,18 @@ class MetaSampler(BalancedSampler):
             current_epoch=training._current_epoch,
         )
         self._length = len(training)
+        self.from_epoch = from_epoch
+        self.every = every
 
     def __len__(self) -> int:
         return self._length
 
-    def __iter__(self) -> Iterator[Draw]:
+    def __iter__(self) -> Iterator[Any]:
         # eager, as in EpochSampler: the epoch is read when the iterator is made
         skip = self.skip if self.epoch == self.first_epoch else 0
         start = self.epoch * len(self)
-        return iter([self._draw(step) for step in range(start + skip, start + len(self))])
+        reads = [self.epoch >= self.from_epoch and place % self.every == 0 for place in range(len(self))]
+        return iter([self._draw(start + place) if reads[place] else None for place in range(skip, len(self))])
 
     def _draw(self, step: int) -> Draw:
         first = (step * self.num_replicas + self.rank) * self.batch_size

@@ -48,9 +48,12 @@ class BatchedSet(Dataset[Any]):
     def __len__(self) -> int:
         return len(self.x)
 
-    def __getitem__(self, draw: Draw | int) -> Batch | tuple[Tensor, Tensor]:
+    def __getitem__(self, draw: Draw | int | None) -> Batch | tuple[Tensor, Tensor] | None:
         if isinstance(draw, int):
             draw = Draw(0, torch.tensor([draw]))
+        if draw is None:
+            # a step without a meta batch
+            return None
         # several times faster than x[positions] on uint8
         x, y = self.x.index_select(0, draw.positions), self.y.index_select(0, draw.positions)
         views = tuple(self._view(x, draw, number) for number in range(self.views))

@@ -242,6 +242,7 @@ class DrawnDataModule(LightningDataModule):
             multi_label=self.multi_label,
             train_samples=len(self.train_index),
             noisy=self.noisy if self._needs is not None and self._needs.truth else None,
+            true_counts=self.true_counts,
         )
 
     @property
@@ -249,6 +250,12 @@ class DrawnDataModule(LightningDataModule):
         """Given labels by class in the training split ``[C]``; positives where labels are multi-hot."""
         self._need_setup()
         return count_classes(self.given_labels[self.train_index], self.num_classes)
+
+    @property
+    def true_counts(self) -> Labels:
+        """True labels by class in the training split ``[C]``; positives where labels are multi-hot."""
+        self._need_setup()
+        return count_classes(self.true_labels[self.train_index], self.num_classes)
 
     @property
     def noisy(self) -> npt.NDArray[np.bool_]:
@@ -355,11 +362,13 @@ class DrawnDataModule(LightningDataModule):
             sampler: Its order.
             load: Makes the loader of clean samples from their order.
         """
-        if not self._needs_meta:
+        needs = self._needs
+        if needs is None or not needs.meta:
             return training
         size = self.meta_batch_size or sampler.batch_size
-        labels = self.true_labels[self.meta_index]
-        meta = load(MetaSampler(torch.from_numpy(self.meta_index), labels, size, sampler))
+        positions, labels = torch.from_numpy(self.meta_index), self.true_labels[self.meta_index]
+        order = MetaSampler(positions, labels, size, sampler, from_epoch=needs.meta_from, every=needs.meta_every)
+        meta = load(order)
         # both have the same length; the default mode would start the first anew before it sees the end of the second
         return CombinedLoader({"train": training, "meta": meta}, "min_size")
 

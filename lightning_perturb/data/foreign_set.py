@@ -56,9 +56,14 @@ class ForeignSet(Dataset[Any]):
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, draw: Draw | int) -> Any:
+    def __getitem__(self, draw: Draw | int | None) -> Any:
+        # a step without a meta batch has None
+        return None if draw is None else self.fetch(_as_draw(draw))
+
+    def fetch(self, draw: Draw) -> Any:
+        """The foreign batch; the global generators stay as they were."""
         with generators_kept():
-            return self.collated(_as_draw(draw))
+            return self.collated(draw)
 
     def collated(self, draw: Draw, view: int = 0) -> Any:
         """The foreign batch of one view."""
@@ -104,8 +109,8 @@ class IndexedSet(ForeignSet):
         super().__init__(*args)
         self.views = views
 
-    def __getitem__(self, draw: Draw | int) -> Any:
-        draw = _as_draw(draw)
+    def fetch(self, draw: Draw) -> Any:
+        """The foreign batches of all views, and the index beside them."""
         with generators_kept():
             views = [self.collated(draw, view) for view in range(self.views)]
         given = torch.from_numpy(self.labels)[draw.positions]
@@ -120,8 +125,9 @@ class BatchSet(IndexedSet):
         views: Fetches of each sample, with independent augmentation.
     """
 
-    def __getitem__(self, draw: Draw | int) -> Any:
-        return super().__getitem__(draw).batch()
+    def fetch(self, draw: Draw) -> Any:
+        """The batch that our methods read."""
+        return super().fetch(draw).batch()
 
 
 @dataclass

@@ -353,6 +353,9 @@ class Wrap(DrawnDataModule):
         """Runs a transfer hook of the wrapped module, or else of the LightningModule, on the layout that it knows."""
         if self._needs_meta and isinstance(batch, dict) and batch.keys() == {"train", "meta"}:
             return {stream: self._pass_on(name, part, *args, **kwargs) for stream, part in batch.items()}
+        if batch is None:
+            # a step without a meta batch
+            return None
         own = is_overridden(name, self.datamodule) or self.trainer is None
         hook: Callable[..., Any] = getattr(self.datamodule if own else self.trainer.lightning_module, name)  # type: ignore[union-attr]
         if not isinstance(batch, Indexed):

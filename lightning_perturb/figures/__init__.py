@@ -10,12 +10,18 @@ from lightning_perturb.figures.hyperparameters import (
     loss_over_epochs,
     values_over_epochs,
 )
+from lightning_perturb.figures.loss_variation import (
+    ClassVariation,
+    loss_variation_by_class,
+    loss_variation_over_epochs,
+)
 from lightning_perturb.figures.perturbation import perturbation_distribution
 from lightning_perturb.figures.read import read_metric
 from lightning_perturb.figures.save import save
 from lightning_perturb.figures.self_paced import loss_ratio_curve, spl_weight_curves
 
 __all__ = [
+    "ClassVariation",
     "Classifier",
     "accuracy_curves",
     "adversarial_by_class",
@@ -26,6 +32,8 @@ __all__ = [
     "hyperparameters_by_margin",
     "loss_over_epochs",
     "loss_ratio_curve",
+    "loss_variation_by_class",
+    "loss_variation_over_epochs",
     "perturbation_distribution",
     "read_metric",
     "save",

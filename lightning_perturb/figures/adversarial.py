@@ -8,12 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import MaxNLocator
 
+from lightning_perturb.figures.classes import by_frequency, class_bars, class_labels, in_percent
 from lightning_perturb.figures.style import COLORS, line, plot
-
-# beyond this number of classes names cannot be read
-_NAMED = 30
 
 
 def adversarial_by_class(
@@ -29,21 +27,14 @@ def adversarial_by_class(
     Raises:
         ValueError: If the lengths differ, or no share is a number.
     """
-    labels = [str(c) for c in range(len(shares))] if names is None else list(names)
+    labels = class_labels(len(shares), names)
     if not len(shares) == len(counts) == len(labels):
         raise ValueError(f"{len(shares)} shares, {len(counts)} counts and {len(labels)} names must be one a class.")
-    order = [c for c in np.argsort(-counts, kind="stable") if not np.isnan(shares[c])]
+    order = by_frequency(shares, counts)
     if not order:
         raise ValueError("shares hold no numbers. Only methods with adversarial samples tell them, after warm-up.")
-    named = len(order) <= _NAMED
     figure, axes = plot("class, the most frequent first", "share of adversarial samples")
-    places = np.arange(len(order))
-    axes.bar(places, shares[order], color=COLORS[0], width=0.8 if named else 1.0)
-    if named:
-        long = max(len(labels[c]) for c in order) > 3
-        axes.set_xticks(
-            places, [labels[c] for c in order], rotation=45 if long else 0, ha="right" if long else "center"
-        )
+    class_bars(axes, shares[order], [labels[c] for c in order], COLORS[0])
     _shares_up(axes)
     return figure
 
@@ -75,4 +66,4 @@ def adversarial_over_epochs(curves: Mapping[str, tuple[npt.ArrayLike, npt.ArrayL
 
 def _shares_up(axes: Any) -> None:
     axes.set_ylim(0, 1.02)
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g}%"))
+    in_percent(axes)

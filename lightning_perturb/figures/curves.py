@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import MaxNLocator
 
+from lightning_perturb.figures.classes import in_percent
 from lightning_perturb.figures.style import line, plot
 
 Run = tuple[str, npt.ArrayLike, npt.ArrayLike]
@@ -36,6 +37,6 @@ def accuracy_curves(runs: Sequence[Run], ylabel: str = "test accuracy") -> Figur
         axes.plot(x + 1, y, label=name, marker="o" if x.size == 1 else None, linewidth=1.6, **line(number))
     axes.margins(x=0.02)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g}%"))
+    in_percent(axes)
     axes.legend(frameon=False, fontsize="small")
     return figure

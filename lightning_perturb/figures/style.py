@@ -28,15 +28,31 @@ def plot(xlabel: str, ylabel: str, width: float = 5.6, height: float = 3.6) -> t
 
 
 def panels(
-    number: int, xlabel: str, ylabel: str, width: float | None = None, height: float = 3.6
+    number: int,
+    xlabel: str,
+    ylabel: str,
+    width: float | None = None,
+    height: float = 3.6,
+    columns: int | None = None,
 ) -> tuple[Figure, list[Axes]]:
-    """A figure with plots side by side, the label of the y axis on the first; None takes a width for the number."""
-    figure = blank(width or (5.6 if number == 1 else 1.0 + 3.0 * number), height)
+    """A figure with plots side by side, the label of the y axis on the first of a row.
+
+    Args:
+        number: How many plots.
+        xlabel: Label of the x axes; in several rows only of each column's last.
+        ylabel: Label of the y axes.
+        width: Width in inches; None takes one for the number of columns.
+        height: Height of a row in inches.
+        columns: Plots in a row; None puts all into one.
+    """
+    columns = min(columns or number, number)
+    rows = -(-number // columns)
+    figure = blank(width or (5.6 if columns == 1 else 1.0 + 3.0 * columns), height * rows)
     plots: list[Axes] = []
     for place in range(number):
-        axes: Axes = figure.add_subplot(1, number, place + 1)
-        axes.set_xlabel(xlabel)
-        axes.set_ylabel("" if place else ylabel)
+        axes: Axes = figure.add_subplot(rows, columns, place + 1)
+        axes.set_xlabel("" if place + columns < number else xlabel)
+        axes.set_ylabel("" if place % columns else ylabel)
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(color="#DDDDDD", linewidth=0.6)
         axes.set_axisbelow(True)

@@ -100,6 +100,11 @@ from lightning_perturb.functional.ldam import ldam_logits, ldam_margins
 from lightning_perturb.functional.logit_adjustment import log_prior, logit_adjustment
 from lightning_perturb.functional.logit_compensation import logit_compensation_loss
 from lightning_perturb.functional.logpert import logpert, logpert_loss, logpert_step
+from lightning_perturb.functional.loss_variation import (
+    class_loss_variation,
+    loss_variation_sums,
+    relative_loss_variation,
+)
 from lightning_perturb.functional.lpl import (
     class_confidence,
     confidence_bounds,
@@ -187,6 +192,7 @@ __all__ = [
     "class_covariance_update",
     "class_distance",
     "class_frequency",
+    "class_loss_variation",
     "classifier_cosine",
     "classifier_norm",
     "confidence_bounds",
@@ -249,6 +255,7 @@ __all__ = [
     "logpert_step",
     "loss_ratio",
     "loss_sum_range",
+    "loss_variation_sums",
     "lpl",
     "lpl_steps",
     "mae_loss",
@@ -289,6 +296,7 @@ __all__ = [
     "regularization_term",
     "relative_entropy",
     "relative_loss",
+    "relative_loss_variation",
     "robust_clustering",
     "robust_clustering_cost",
     "robustness_term",

@@ -83,6 +83,11 @@ class MetaMixPert(MetaPerturbationModule, PGDTraining):
             batch.extra["attacked"] = super().perturb_input(batch).view  # type: ignore[assignment]
         return batch
 
+    @property
+    def moves_input(self) -> bool:
+        """The logits are those of the clean inputs; attacked ones stand beside them."""
+        return False
+
     def outputs(self, call: Any, batch: Batch) -> dict[str, Tensor]:
         """Logits of the clean batch, and of the attacked one where there is one."""
         outputs = super().outputs(call, batch)

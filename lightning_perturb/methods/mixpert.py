@@ -170,6 +170,11 @@ class MixPert(PGDTraining):
             batch.extra["clean_input"] = clean
         return batch
 
+    @property
+    def moves_input(self) -> bool:
+        """Where anything is attacked."""
+        return self.eps > 0
+
     def outputs(self, call: Any, batch: Batch) -> dict[str, Tensor]:
         """Logits of the mixed batch, and of the clean one where ``clean_weight`` asks for it."""
         outputs = super().outputs(call, batch)

@@ -44,12 +44,12 @@ class NARLMultiTask(NARLAdjuster):
 
     def training_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
         """Virtual step of every task, one meta step, real step of every task."""
-        streams = [self._streams(part) for part in self._parts(batch)]
+        streams = [self._streams(part, batch_idx) for part in self._parts(batch)]
         trains = [self._start_step(train, batch_idx) for train, _ in streams]
-        metas = [meta for _, meta in streams]
+        metas = [meta for _, meta in streams if meta is not None]
         both: Any = self.optimizers()
         optimizer, meta_optimizer = both
-        if self.meta_learning and batch_idx % self.meta_every == 0:
+        if metas:
             found = [
                 self.hypergradient(train, meta, optimizer.optimizer, net)
                 for train, meta, net in zip(trains, metas, self.nets, strict=True)

@@ -52,14 +52,21 @@ class BasicBlock(nn.Module):
         out_channels: channels of the output.
         stride: stride of the first convolution.
         shortcut: makes the shortcut from the same three numbers where the shape changes; elsewhere it is the identity.
+        dropout: rate of the dropout between the two convolutions.
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, stride: int, shortcut: Callable[[int, int, int], nn.Module]
+        self,
+        in_channels: int,
+        out_channels: int,
+        stride: int,
+        shortcut: Callable[[int, int, int], nn.Module],
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.conv1 = conv3x3(in_channels, out_channels, stride)
         self.norm1 = nn.BatchNorm2d(out_channels)
+        self.dropout = nn.Dropout(dropout)
         self.conv2 = conv3x3(out_channels, out_channels)
         self.norm2 = nn.BatchNorm2d(out_channels)
         same_shape = stride == 1 and in_channels == out_channels
@@ -71,7 +78,7 @@ class BasicBlock(nn.Module):
 
     def residual(self, x: Tensor) -> Tensor:
         """The branch beside the shortcut."""
-        branch: Tensor = self.norm2(self.conv2(F.relu(self.norm1(self.conv1(x)))))
+        branch: Tensor = self.norm2(self.conv2(self.dropout(F.relu(self.norm1(self.conv1(x))))))
         return branch
 
 

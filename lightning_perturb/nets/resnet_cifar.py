@@ -5,7 +5,7 @@ from functools import partial
 
 from torch import nn
 
-from lightning_perturb.checks import check_positive
+from lightning_perturb.checks import check_positive, check_rate
 from lightning_perturb.nets._blocks import BasicBlock, PadShortcut
 from lightning_perturb.nets._pooled import PooledNet, conv_norm_relu, stages
 
@@ -37,13 +37,16 @@ class CifarResNet(PooledNet):
         depth: number of weighted layers, 6n + 2 with n blocks a stage: 8, 14, 20, 32, 44, 56, 110, ...
         num_classes: number of classes.
         in_channels: channels of the images.
+        dropout: rate of the dropout between the two convolutions of a block, from 0 to 1.
 
     Raises:
-        ValueError: if ``depth`` is not 6n + 2 with n of at least 1.
+        ValueError: if ``depth`` is not 6n + 2 with n of at least 1, or ``dropout`` is outside 0..1.
     """
 
-    def __init__(self, depth: int, num_classes: int, in_channels: int = 3) -> None:
-        super().__init__(cifar_backbone(depth, in_channels, partial(BasicBlock, shortcut=PadShortcut)), 64, num_classes)
+    def __init__(self, depth: int, num_classes: int, in_channels: int = 3, dropout: float = 0.0) -> None:
+        check_rate("dropout", dropout)
+        block = partial(BasicBlock, shortcut=PadShortcut, dropout=dropout)
+        super().__init__(cifar_backbone(depth, in_channels, block), 64, num_classes)
 
 
 class ResNet20(CifarResNet):
@@ -52,10 +55,11 @@ class ResNet20(CifarResNet):
     Args:
         num_classes: number of classes.
         in_channels: channels of the images.
+        dropout: rate of the dropout between the two convolutions of a block, from 0 to 1.
     """
 
-    def __init__(self, num_classes: int, in_channels: int = 3) -> None:
-        super().__init__(20, num_classes, in_channels)
+    def __init__(self, num_classes: int, in_channels: int = 3, dropout: float = 0.0) -> None:
+        super().__init__(20, num_classes, in_channels, dropout)
 
 
 class ResNet32(CifarResNet):
@@ -64,10 +68,11 @@ class ResNet32(CifarResNet):
     Args:
         num_classes: number of classes.
         in_channels: channels of the images.
+        dropout: rate of the dropout between the two convolutions of a block, from 0 to 1.
     """
 
-    def __init__(self, num_classes: int, in_channels: int = 3) -> None:
-        super().__init__(32, num_classes, in_channels)
+    def __init__(self, num_classes: int, in_channels: int = 3, dropout: float = 0.0) -> None:
+        super().__init__(32, num_classes, in_channels, dropout)
 
 
 class ResNet44(CifarResNet):
@@ -76,10 +81,11 @@ class ResNet44(CifarResNet):
     Args:
         num_classes: number of classes.
         in_channels: channels of the images.
+        dropout: rate of the dropout between the two convolutions of a block, from 0 to 1.
     """
 
-    def __init__(self, num_classes: int, in_channels: int = 3) -> None:
-        super().__init__(44, num_classes, in_channels)
+    def __init__(self, num_classes: int, in_channels: int = 3, dropout: float = 0.0) -> None:
+        super().__init__(44, num_classes, in_channels, dropout)
 
 
 class ResNet56(CifarResNet):
@@ -88,10 +94,11 @@ class ResNet56(CifarResNet):
     Args:
         num_classes: number of classes.
         in_channels: channels of the images.
+        dropout: rate of the dropout between the two convolutions of a block, from 0 to 1.
     """
 
-    def __init__(self, num_classes: int, in_channels: int = 3) -> None:
-        super().__init__(56, num_classes, in_channels)
+    def __init__(self, num_classes: int, in_channels: int = 3, dropout: float = 0.0) -> None:
+        super().__init__(56, num_classes, in_channels, dropout)
 
 
 class ResNet110(CifarResNet):
@@ -100,7 +107,8 @@ class ResNet110(CifarResNet):
     Args:
         num_classes: number of classes.
         in_channels: channels of the images.
+        dropout: rate of the dropout between the two convolutions of a block, from 0 to 1.
     """
 
-    def __init__(self, num_classes: int, in_channels: int = 3) -> None:
-        super().__init__(110, num_classes, in_channels)
+    def __init__(self, num_classes: int, in_channels: int = 3, dropout: float = 0.0) -> None:
+        super().__init__(110, num_classes, in_channels, dropout)

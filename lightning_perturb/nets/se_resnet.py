@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lightning_perturb.checks import check_positive
+from lightning_perturb.checks import check_positive, check_rate
 from lightning_perturb.nets._blocks import BasicBlock, PadShortcut
 from lightning_perturb.nets._pooled import PooledNet
 from lightning_perturb.nets.resnet_cifar import cifar_backbone
@@ -40,10 +40,11 @@ class SEBasicBlock(BasicBlock):
         out_channels: channels of the output.
         stride: stride of the first convolution.
         reduction: as of :class:`SqueezeExcitation`.
+        dropout: as of :class:`BasicBlock`.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int, reduction: int) -> None:
-        super().__init__(in_channels, out_channels, stride, shortcut=PadShortcut)
+    def __init__(self, in_channels: int, out_channels: int, stride: int, reduction: int, dropout: float = 0.0) -> None:
+        super().__init__(in_channels, out_channels, stride, shortcut=PadShortcut, dropout=dropout)
         self.excitation = SqueezeExcitation(out_channels, reduction)
 
     def residual(self, x: Tensor) -> Tensor:
@@ -62,15 +63,19 @@ class CifarSEResNet(PooledNet):
         num_classes: number of classes.
         in_channels: channels of the images.
         reduction: how many times fewer units than channels the excitation has in between.
+        dropout: rate of the dropout between the two convolutions of a block, from 0 to 1.
 
     Raises:
-        ValueError: if ``depth`` is not 6n + 2 with n of at least 1.
+        ValueError: if ``depth`` is not 6n + 2 with n of at least 1, or ``dropout`` is outside 0..1.
     """
 
-    def __init__(self, depth: int, num_classes: int, in_channels: int = 3, reduction: int = 16) -> None:
+    def __init__(
+        self, depth: int, num_classes: int, in_channels: int = 3, reduction: int = 16, dropout: float = 0.0
+    ) -> None:
         check_positive("reduction", reduction)
-        backbone = cifar_backbone(depth, in_channels, partial(SEBasicBlock, reduction=reduction))
-        super().__init__(backbone, 64, num_classes)
+        check_rate("dropout", dropout)
+        block = partial(SEBasicBlock, reduction=reduction, dropout=dropout)
+        super().__init__(cifar_backbone(depth, in_channels, block), 64, num_classes)
 
 
 class SEResNet110(CifarSEResNet):
@@ -80,7 +85,8 @@ class SEResNet110(CifarSEResNet):
         num_classes: number of classes.
         in_channels: channels of the images.
         reduction: how many times fewer units than channels the excitation has in between.
+        dropout: rate of the dropout between the two convolutions of a block, from 0 to 1.
     """
 
-    def __init__(self, num_classes: int, in_channels: int = 3, reduction: int = 16) -> None:
-        super().__init__(110, num_classes, in_channels, reduction)
+    def __init__(self, num_classes: int, in_channels: int = 3, reduction: int = 16, dropout: float = 0.0) -> None:
+        super().__init__(110, num_classes, in_channels, reduction, dropout)

@@ -35,13 +35,17 @@ class TorchvisionNet(nn.Module):
         num_classes: number of classes. With ``weights``, a last layer of another width is replaced by a fresh one.
         weights: None for random weights; or the name of torchvision's trained weights (DEFAULT, IMAGENET1K_V1),
             fetched once; or the path of a file with a state dict of this model, with any last layer.
+        frozen: modules of the model that stay as they are, such as ``[conv1, bn1, layer1]`` of a ResNet: their weights
+            take no gradient, and they run as in evaluation, so that batch statistics stay, too. None freezes nothing.
 
     Raises:
-        ValueError: if the model or the weights are unknown, or the file does not fit the model.
+        ValueError: if the model or the weights are unknown, the file does not fit the model, or it has no such module.
         RuntimeError: if the weights cannot be fetched; the message says where a file would be looked for.
     """
 
-    def __init__(self, name: str, num_classes: int, weights: str | None = None) -> None:
+    def __init__(
+        self, name: str, num_classes: int, weights: str | None = None, frozen: list[str] | None = None
+    ) -> None:
         check_positive("num_classes", num_classes)
         name = _known_name(name)
         super().__init__()
@@ -54,6 +58,16 @@ class TorchvisionNet(nn.Module):
             path = _existing_file(name, weights)
             self.model = _build(name, num_classes)
             _load(self.model, name, path)
+        self.frozen = [_module(self.model, name, part) for part in frozen or []]
+        for part in self.frozen:
+            part.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> "TorchvisionNet":
+        """Sets all but the frozen modules to train mode."""
+        super().train(mode)
+        for part in self.frozen:
+            part.eval()
+        return self
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps images ``[B, 3, H, W]`` to logits ``[B, num_classes]``."""
@@ -68,6 +82,14 @@ def _known_name(name: str) -> str:
     near = get_close_matches(name.lower(), known, n=5, cutoff=0.5)
     remedy = f"Near matches: {', '.join(near)}." if near else "torchvision.models.list_models() lists the names."
     raise ValueError(f"name={name!r} is no classification model of torchvision. {remedy}")
+
+
+def _module(net: nn.Module, name: str, part: str) -> nn.Module:
+    try:
+        return net.get_submodule(part)
+    except AttributeError as error:
+        known = ", ".join(child for child, _ in net.named_children())
+        raise ValueError(f"frozen names {part!r}, but {name} has no such module. It has: {known}.") from error
 
 
 def _build(name: str, num_classes: int) -> nn.Module:

@@ -208,6 +208,60 @@ def test_settings_are_chosen_on_validation_alone(grid_file, tmp_path):
     assert "CrossEntropy" not in text
 
 
+def test_of_errors_the_best_is_the_smallest(grid_file, tmp_path):
+    grid_file.write_text(grid_file.read_text().replace("title: Tiny", "metrics: [test/error]\ntitle: Tiny"))
+    accuracy = [[0.9, None, 0.2, 0.3, 0.5], [0.8, None, 0.2, 0.2, 0.7]]
+    read = fill(grid_file, tmp_path, {("CrossEntropy", "noisy"): lambda seed: {"test": accuracy[seed]}})
+    text = table(read)
+    last, best = text.split("Best epoch")
+    assert "Test error (%) after the last epoch" in last
+    assert f"| CrossEntropy | – | {40:.1f} ± {statistics.stdev([50.0, 30.0]):.1f} |" in last
+    assert f"| CrossEntropy | – | {15:.1f} ± {statistics.stdev([10.0, 20.0]):.1f} |" in best.split("Mean of")[0]
+    assert [value is None for value in read.curves("CrossEntropy", "noisy", "test/error")[0]] == [
+        value is None for value in accuracy[0]
+    ]
+
+
+def test_settings_are_chosen_by_the_smallest_error(grid_file, tmp_path):
+    numbers = {
+        ("MixPert eta=1.0", "clean"): lambda seed: {"test": [0.1], "val": 0.6},
+        ("MixPert eta=2.0", "clean"): lambda seed: {"test": [0.9], "val": 0.5},
+    }
+    text = select(fill(grid_file, tmp_path, numbers), "val/error")
+    assert "| MixPert eta=1.0 | **0.4000** |" in text
+    assert "- clean: MixPert {eta: 1.0}" in text
+
+
+def test_groups_of_classes_have_tables_of_their_own(grid_file, tmp_path, capsys):
+    text = grid_file.read_text().replace(
+        "title: Tiny", "metrics: [test/error, test/acc_head, test/acc_tail]\ntitle: Tiny"
+    )
+    tail = "{train_size: 1000, imbalance: {class_path: lightning_perturb.data.Exponential, init_args: {ratio: 20.0}}}"
+    text = text.replace("{train_size: 128, val_size: 32}", tail).replace(
+        "    optimizer:", "    head_from: 50\n    optimizer:"
+    )
+    grid_file.write_text(text)
+    arguments = [str(grid_file), "--results", str(tmp_path)]
+    assert main(["run", *arguments, "--only", "CrossEntropy / noisy / seed 0"]) == 0
+    curve = json.loads(files(tmp_path)[0].read_text())["curve"]
+    assert set(curve) >= {"test/acc", "test/acc_head", "test/acc_medium", "test/acc_tail"}
+    assert "test/error" not in curve
+    capsys.readouterr()
+    assert main(["table", *arguments]) == 0
+    printed = capsys.readouterr().out
+    for title, value in (
+        ("Test error (%)", 1 - curve["test/acc"][-1]),
+        ("Test accuracy, head (%)", curve["test/acc_head"][-1]),
+        ("Test accuracy, tail (%)", curve["test/acc_tail"][-1]),
+    ):
+        assert f"{100 * value:.1f} (1 of 2 seeds)" in printed.split(title)[1].split("epoch")[1]
+    assert "noisy: test error by epoch" in printed
+    # what no run has gets no table
+    grid_file.write_text(text.replace("test/acc_tail", "test/mAP_tail"))
+    assert main(["table", *arguments]) == 0
+    assert "tail" not in capsys.readouterr().out
+
+
 def test_an_empty_grid_says_so(grid_file):
     assert "None of 12 runs is done yet." in table(Results(read_grid(grid_file)))
 

@@ -102,6 +102,67 @@ def test_the_numbers_of_multi_label_lpl_stand_beside_theirs():
     assert read_grid(BENCHMARKS / "grids/lpl_table10.yaml").paper["RBCELPL", "MS-COCO"] == "85.4"
 
 
+def test_the_numbers_of_lpl_stand_beside_theirs():
+    balanced = {name: read_grid(BENCHMARKS / f"grids/lpl_{name}.yaml") for name in ("table1", "table2")}
+    balanced |= {f"table8_{d}": read_grid(BENCHMARKS / f"grids/lpl_table8_{d}.yaml") for d in ("cifar10", "cifar100")}
+    tails = {name: read_grid(BENCHMARKS / f"grids/lpl_{name}.yaml") for name in ("table3", "table4")}
+    tails |= {f"table9_{d}": read_grid(BENCHMARKS / f"grids/lpl_table9_{d}.yaml") for d in ("cifar10", "cifar100")}
+    wild = {f"table6_{d}": read_grid(BENCHMARKS / f"grids/lpl_table6_{d}.yaml") for d in ("inat2017", "inat2018")}
+    for grid in (balanced | tails | wild).values():
+        # errors: a row with less of them than another is better
+        assert grid.metrics[0] == "test/error"
+        assert set(grid.papers) == {"test/error"}
+        assert {row for row, _ in grid.paper} == set(grid.rows)
+        assert len(grid.paper) == len(grid.rows) * len(grid.columns)
+        spread = r"±\d\.\d\d" if grid in balanced.values() else ""
+        assert all(re.fullmatch(r"\d{1,2}\.\d\d" + spread, value) for value in grid.paper.values())
+    assert balanced["table1"].paper["LPL varied", "ResNet-110"] == "5.72±0.05"
+    assert balanced["table2"].paper["ISDA, dropout", "WRN-28-10"] == "17.98±0.15"
+    assert balanced["table8_cifar10"].paper["LPL fixed", "SE-ResNet-110"] == "5.87±0.17"
+    assert balanced["table8_cifar100"].columns == ["ResNet-32", "SE-ResNet-110", "WRN-16-8"]
+    assert tails["table3"].paper["LPL varied", "10:1"] == "39.03"
+    assert tails["table4"].paper["MetaWeightNet", "100:1"] == "26.43"
+    assert tails["table9_cifar10"].paper["LogitAdjustedLPL", "100:1"] == "21.46"
+    assert tails["table9_cifar100"].paper["LogitAdjustment", "100:1"] == "56.11"
+    assert wild["table6_inat2018"].paper["LPL varied", "iNat2018"] == "30.59"
+    # two rows of Table IX stand in Tables III and IV too
+    for whole, part in (("table4", "table9_cifar10"), ("table3", "table9_cifar100")):
+        shared = {run.key for run in tails[whole].runs} & {run.key for run in tails[part].runs}
+        assert len(shared) == 2 * 5
+
+
+def test_the_recipes_of_lpl_are_those_of_its_networks():
+    found = {}
+    for name in ("table1", "table8_cifar10"):
+        for run in read_grid(BENCHMARKS / f"grids/lpl_{name}.yaml").runs:
+            method = run.config["method"]["init_args"]
+            optimizer, scheduler = (method[part]["init_args"] for part in ("optimizer", "lr_scheduler"))
+            assert optimizer["nesterov"]
+            assert run.config["data"]["init_args"]["augment"]["init_args"] == {"mode": "reflect"}
+            dropout = run.config["net"].get("init_args", {}).get("dropout", 0.0)
+            assert (dropout == 0.3) == (run.method in ("ISDA, dropout", "LPL fixed", "LPL varied"))
+            found[run.column] = (
+                run.config["trainer"]["max_epochs"],
+                scheduler["milestones"],
+                scheduler["gamma"],
+                optimizer["weight_decay"],
+            )
+    wide = (240, [60, 120, 160, 200], 0.2, 0.0005)
+    plain = (160, [80, 120], 0.1, 0.0001)
+    assert found == {
+        "WRN-28-10": wide,
+        "ResNet-110": plain,
+        "ResNet-32": plain,
+        "SE-ResNet-110": (200, [80, 120, 160], 0.1, 0.0001),
+        "WRN-16-8": wide,
+    }
+    for name, epochs, meta in (("table4", 1241, 100), ("table3", 1419, 1000)):
+        for run in read_grid(BENCHMARKS / f"grids/lpl_{name}.yaml").runs:
+            short = run.method not in ("ISDA, dropout", "LogitAdjustment", "LPL fixed", "LPL varied")
+            assert run.config["trainer"]["max_epochs"] == (200 if short else epochs)
+            assert run.config["data"]["init_args"]["meta_size"] == meta
+
+
 def test_a_paper_with_several_metrics(grid_file):
     text = grid_file.read_text().replace("title: Tiny", "metrics: [test/mAP, test/mAP_head]")
     grid_file.write_text(text + "paper: {source: x, rows: {CrossEntropy: '1.0 2.0 3.0 4.0'}}\n")
@@ -114,12 +175,45 @@ def test_a_paper_with_several_metrics(grid_file):
         read_grid(grid_file)
 
 
+def test_a_paper_that_prints_one_of_several_metrics(grid_file):
+    text = grid_file.read_text().replace("title: Tiny", "metrics: [test/error, test/acc_tail]")
+    paper = "paper: {source: x, metrics: [test/error], rows: {CrossEntropy: '1.0 2.0'}}\n"
+    grid_file.write_text(text + paper)
+    grid = read_grid(grid_file)
+    assert grid.metrics == ("test/error", "test/acc_tail")
+    assert grid.papers == {"test/error": {("CrossEntropy", "clean"): "1.0", ("CrossEntropy", "noisy"): "2.0"}}
+    grid_file.write_text(text + paper.replace("[test/error]", "[test/mAP]"))
+    with pytest.raises(ValueError, match=r"paper\.metrics names 'test/mAP'"):
+        read_grid(grid_file)
+
+
+def test_a_row_with_an_option_of_the_network(grid_file):
+    before = {run.key for run in read_grid(grid_file).runs}
+    grid_file.write_text(
+        grid_file.read_text().replace(
+            "    CrossEntropy: {class_path: lightning_perturb.methods.CrossEntropy}\n",
+            "    CrossEntropy: {class_path: lightning_perturb.methods.CrossEntropy}\n"
+            "    CrossEntropy, dropout:\n"
+            "      class_path: lightning_perturb.methods.CrossEntropy\n"
+            "      net: {init_args: {dropout: 0.5}}\n",
+        )
+    )
+    runs = read_grid(grid_file).runs
+    assert before < {run.key for run in runs}
+    for run in runs:
+        dropped = run.row == "CrossEntropy, dropout"
+        assert run.config["net"]["init_args"].get("dropout") == (0.5 if dropped else None)
+        assert run.config["net"]["init_args"]["hidden"] == [8]
+        assert "net" not in run.config["method"]
+
+
 def test_the_numbers_of_meta_iada_stand_beside_theirs():
     for name in ("table2", "table5", "table7"):
         for data in ("cifar10", "cifar100"):
             grid = read_grid(BENCHMARKS / f"grids/iada_{name}_{data}.yaml")
             assert all(re.fullmatch(r"\d\d\.\d\d", value) for value in grid.paper.values())
     assert grid.paper["MetaIADA without R", "100:1"] == "47.53"
+    assert read_grid(BENCHMARKS / "grids/iada_table3.yaml").paper["MetaIADA", "iNaturalist 2018"] == "72.55"
     two, seven = (read_grid(BENCHMARKS / f"grids/iada_table{n}_cifar100.yaml").runs for n in (2, 7))
     assert {r.key for r in two if r.row == "MetaIADA"} == {r.key for r in seven if r.row == "MetaIADA"}
 

@@ -3,7 +3,9 @@ import json
 import pytest
 import speed
 import torch
-from speed import PLAIN, Contender, Options, Passes, Row, contenders, counted, make_batches
+from speed_contenders import MEAN, PLAIN, STD, Contender, Options, contenders, make_batches
+from speed_probes import Passes, counted
+from speed_tables import Row, table
 
 from lightning_perturb import methods
 from lightning_perturb.core.meta import MetaPerturbationModule
@@ -67,7 +69,7 @@ def test_images_have_the_statistics_of_pixels():
     x = batch.view
     assert x.mean().abs() < 0.1
     assert 0.8 < float(x.std()) < 1.1
-    mean, std = (torch.tensor(values).reshape(1, 3, 1, 1) for values in (speed.MEAN, speed.STD))
+    mean, std = (torch.tensor(values).reshape(1, 3, 1, 1) for values in (MEAN, STD))
     pixels = (x * std + mean) * 255
     torch.testing.assert_close(pixels, pixels.round().clamp(0, 255), atol=1e-3, rtol=0)
 
@@ -102,7 +104,7 @@ def test_limits_are_shown(passes, ratio, of_floor, shown):
     about = {"net": "n", "batch": 1, "precision": "32", "channels_last": False, "device": "x", "rounds": 2}
     about |= {"versions": {"torch": "1"}, "commit": "abc"}
     row = Row("A", "logit", passes, 1.0, ratio, ratio, ratio, 1.0, of_floor, 12.3)
-    assert f"| {shown} | 12 |" in speed.table(about, [row])
+    assert f"| {shown} | 12 |" in table(about, [row])
 
 
 def test_peak_memory_of_a_step():

@@ -74,9 +74,9 @@ def test_clean_labels_are_one_group(tmp_path):
     assert "train/adversarial_noisy" not in trainer.callback_metrics
     assert len(report.paths) == 2
     # a second fit with the same callback starts anew
-    first = report._table()[1]
+    first = report.table()[1]
     fit(RECIPE.but(data={"noise": 0.0}), callbacks=[report])
-    assert torch.equal(report._table()[1], first)
+    assert torch.equal(report.table()[1], first)
 
 
 def test_a_method_without_strategies_is_not_drawn(tmp_path):
@@ -90,11 +90,11 @@ def test_a_method_without_strategies_is_not_drawn(tmp_path):
 def test_a_resumed_run_goes_on_counting(tmp_path):
     whole = AdversarialReport(folder=str(tmp_path / "whole"))
     fit(RECIPE, callbacks=[whole, Saves(tmp_path, "batch", every_n_train_steps=1)])
-    expected = whole._table()
+    expected = whole.table()
     for step in (3, 6, 8, 12, 15):
         rest = AdversarialReport(folder=str(tmp_path / "rest"))
         resume(RECIPE, tmp_path / f"batch-step={step}.ckpt", callbacks=[rest])
-        found = rest._table()
+        found = rest.table()
         assert found[0] == expected[0]
         assert torch.equal(found[1], expected[1]), step
 
@@ -103,7 +103,7 @@ def table(recipe, folder, path=None):
     report = AdversarialReport(folder=str(folder))
     saves = Saves(folder, "batch", every_n_train_steps=8)
     fit(recipe, callbacks=[report, saves], ckpt_path=path)
-    return report._table()
+    return report.table()
 
 
 def test_ranks_count_together(ranks, tmp_path):

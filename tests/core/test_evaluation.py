@@ -43,12 +43,13 @@ def test_against_scikit_learn(classes, absent, batch):
     metrics = classification_metrics(classes, "test/")
     for start in range(0, 100, batch):
         metrics.update(prob[start : start + batch], y[start : start + batch])
-    found = {name: float(value) for name, value in metrics.compute().items()}
+    found = {name: float(value) for name, value in metrics.compute().items() if value.ndim == 0}
     pred = prob.argmax(1).numpy()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         expected = {
             "test/acc": accuracy_score(y, pred),
+            "test/error": 1 - accuracy_score(y, pred),
             "test/balanced_acc": balanced_accuracy_score(y, pred),
             "test/macro_precision": precision_score(y, pred, average="macro", zero_division=0),
             "test/ece": calibration_error(prob.numpy(), y.numpy()),
@@ -75,7 +76,7 @@ def test_the_mean_loss():
 def test_a_run_logs_them_for_validation_and_test():
     data = tiny_data(test_samples=61, eval_batch_size=16, val_size=21, samples=121)
     trainer = fit(Recipe(CrossEntropy, trainer={"max_epochs": 1}), data=data)
-    names = {"loss", "acc", "balanced_acc", "macro_precision", "ece"}
+    names = {"loss", "acc", "error", "balanced_acc", "macro_precision", "ece"}
     assert {f"val/{name}" for name in names} | {"train/loss"} == set(trainer.callback_metrics)
     module = trainer.lightning_module
     (found,) = trainer_of().test(module, datamodule=data, verbose=False)

@@ -153,11 +153,13 @@ def test_a_part_of_the_network_and_momentum_in_the_virtual_step():
 
 @pytest.mark.parametrize(("every", "steps"), [(1, 14), (3, 6), (10, 2)])
 def test_the_meta_step_counts_anew_in_every_epoch(every, steps):
-    module = weight_net(meta_every=every)
-    trainer = fit(module, max_epochs=2)
+    module, watch = weight_net(meta_every=every), Watch()
+    trainer = fit(module, callbacks=[watch], max_epochs=2)
     assert trainer.global_step == 14
     states = trainer.optimizers[1].state
     assert {int(state["step"]) for state in states.values()} == {steps}
+    # a meta batch is loaded where it is used, and nowhere else
+    assert [batch["meta"] is None for batch in watch.seen] == [place % 7 % every != 0 for place in range(14)]
 
 
 def test_warm_up_learns_no_meta_parameters():
@@ -171,6 +173,20 @@ def test_warm_up_learns_no_meta_parameters():
     fit(plain)
     for one, other in zip(plain.net.parameters(), module.net.parameters(), strict=True):
         assert torch.allclose(one, other, rtol=1e-12)
+
+
+def test_warm_up_loads_no_meta_batch_and_a_method_that_wants_one_is_told():
+    watch = Watch()
+    fit(weight_net(warmup_epochs=1), callbacks=[watch], max_epochs=2)
+    assert [batch["meta"] is None for batch in watch.seen] == [True] * 7 + [False] * 7
+
+    class Early(MetaWeightNet):
+        meta_learning = True
+
+    with pytest.raises(
+        ValueError, match=r"Early learns in epoch 0, batch 0, .* no meta batch: meta_from=1, meta_every=2"
+    ):
+        fit(weight_net(cls=Early, warmup_epochs=1, meta_every=2))
 
 
 def test_statistics_of_batch_norm_move_once_a_batch():

@@ -1,15 +1,13 @@
-"""The data family: what is drawn, what the loaders serve, and how it is resumed."""
+"""The data family: what is drawn, and what the loaders serve."""
 
-import lightning as L
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from testkit.pixels import CLASSES, COUNT, X_TEST, Y_TEST, X, Y, labels_of, make, one_epoch, ready
 from torch import nn
 
 from lightning_perturb.core.batch import Batch
 from lightning_perturb.core.module import PerturbationModule
-from lightning_perturb.core.needs import Needs
 from lightning_perturb.data import (
     Arrays,
     CropFlip,
@@ -20,35 +18,6 @@ from lightning_perturb.data import (
     Symmetric,
     TransitionMatrix,
 )
-
-CLASSES = 3
-COUNT = 60
-X = np.random.default_rng(0).integers(0, 256, (COUNT, 1, 6, 6), dtype=np.uint8)
-Y = np.random.default_rng(1).permutation(np.arange(COUNT) % CLASSES)
-X_TEST = np.random.default_rng(2).integers(0, 256, (9, 1, 6, 6), dtype=np.uint8)
-Y_TEST = np.arange(9) % CLASSES
-
-
-def make(**options):
-    options = {"batch_size": 16, **options}
-    return Arrays(X, Y, X_TEST, Y_TEST, **options)
-
-
-def ready(**options):
-    data = make(**options)
-    data.setup()
-    return data
-
-
-def one_epoch(data, epoch=0, spawn=False):
-    loader = data.train_dataloader()
-    if spawn:
-        loader.multiprocessing_context = "spawn"
-    loader.sampler.set_epoch(epoch)
-    batches = list(loader)
-    join = torch.cat
-    return join([b.x for b in batches]), join([b.y for b in batches]), join([b.index for b in batches])
-
 
 # what is drawn -------------------------------------------------------------------------------------------------------
 
@@ -145,6 +114,8 @@ def test_facts_counts_and_matrix_against_loops():
     facts = data.facts
     assert (facts.num_samples, facts.num_classes) == (COUNT, CLASSES)
     assert facts.class_counts.tolist() == data.class_counts.tolist() == counts
+    assert facts.true_counts.tolist() == data.true_counts.tolist() == matrix.sum(1).astype(int).tolist()
+    assert facts.true_counts.tolist() != counts
     assert facts.mean == data.mean
     assert facts.std == data.std
     np.testing.assert_allclose(data.transition_matrix, matrix / matrix.sum(1, keepdims=True))
@@ -234,10 +205,6 @@ class Ranked:
 # evaluation ----------------------------------------------------------------------------------------------------------
 
 
-def labels_of(loader):
-    return torch.cat([batch.y for batch in loader]).numpy()
-
-
 def test_validation_is_as_noisy_as_training_unless_asked():
     noisy = ready(label_noise=Symmetric(0.9), val_size=0.4)
     shown = labels_of(noisy.val_dataloader())
@@ -320,287 +287,3 @@ def test_every_form_of_batch_is_normalised():
     pair = data.on_after_batch_transfer((x, y), 0)
     assert torch.equal(pair[0], expected)
     assert pair[1] is y
-
-
-# in a trainer --------------------------------------------------------------------------------------------------------
-
-
-class Recorded(PerturbationModule):
-    """Keeps every training batch it gets."""
-
-    def __init__(self, **options):
-        net = nn.Sequential(nn.Flatten(), nn.Dropout(0.1), nn.Linear(36, CLASSES))
-        super().__init__(net, CLASSES, optimizer=lambda p: torch.optim.SGD(p, lr=0.01), **options)
-        self.seen = []
-
-    def training_step(self, batch, batch_idx):
-        self.seen.append((self.current_epoch, batch))
-        return super().training_step(batch, batch_idx)
-
-
-class TwoViews(Recorded):
-    needs = Needs(views=2)
-
-
-class Foreign(L.LightningModule):
-    """A module of another project."""
-
-    def __init__(self):
-        super().__init__()
-        self.net = nn.Linear(36, CLASSES)
-        self.seen = []
-
-    def training_step(self, batch, batch_idx):
-        x, y = batch
-        self.seen.append(batch)
-        return nn.functional.cross_entropy(self.net(x.flatten(1)), y)
-
-    def validation_step(self, batch, batch_idx):
-        _, y = batch
-        self.log("val/mean", y.float().mean())
-
-    def configure_optimizers(self):
-        return torch.optim.SGD(self.parameters(), lr=0.01)
-
-
-def trainer(**options):
-    quiet = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False, "enable_model_summary": False}
-    return L.Trainer(**{**quiet, "enable_checkpointing": False, "max_epochs": 1, **options})
-
-
-def test_a_method_gets_batches_and_a_foreign_module_pairs():
-    data = make(label_noise=Symmetric(0.4), val_size=0.2)
-    module = Recorded()
-    trainer().fit(module, data)
-    batch = module.seen[0][1]
-    assert isinstance(batch, Batch)
-    assert torch.equal(batch.x, data.normalize(torch.from_numpy(X)[batch.index]))
-
-    data = make(label_noise=Symmetric(0.4), val_size=0.2)
-    foreign = Foreign()
-    trainer().fit(foreign, data)
-    assert all(type(pair) is tuple and len(pair) == 2 for pair in foreign.seen)
-    assert torch.equal(foreign.seen[0][0], batch.x)
-    assert torch.equal(foreign.seen[0][1], batch.y)
-
-
-def test_views_are_augmented_independently_and_the_first_is_the_usual_one():
-    single, double = Recorded(), TwoViews()
-    for module in (single, double):
-        trainer().fit(module, make(augment=CropFlip(padding=2)))
-    for (_, one), (_, two) in zip(single.seen, double.seen, strict=True):
-        assert len(two.x) == 2
-        assert torch.equal(two.index, one.index)
-        assert torch.equal(two.x[0], one.x)
-        assert (two.x[1] != one.x).flatten(1).any(1).float().mean() > 0.7
-
-
-@pytest.mark.parametrize("precision", ["64-true", "bf16-mixed"])
-def test_pixels_arrive_in_the_type_of_the_network(precision):
-    module = Recorded()
-    run = trainer(precision=precision)
-    run.fit(module, make(val_size=0.2))
-    run.test(module, make(), verbose=False)
-    expected = {"64-true": torch.float64, "bf16-mixed": torch.float32}[precision]
-    assert module.seen[0][1].x.dtype == expected
-    assert module.seen[0][1].y.dtype == torch.int64
-
-
-def test_prediction_serves_every_test_sample_once():
-    module = Recorded()
-    run = trainer()
-    predictions = run.predict(module, make(eval_batch_size=4))
-    assert torch.cat([part["index"] for part in predictions]).tolist() == list(range(len(Y_TEST)))
-
-
-class Stop(Exception):
-    """Stands for a kill."""
-
-
-class StopAfter(Callback):
-    def __init__(self, steps):
-        self.steps = steps
-
-    def on_train_batch_end(self, trainer, *_):
-        if trainer.global_step == self.steps:
-            raise Stop
-
-
-def order(module):
-    return [(epoch, batch.index.tolist(), batch.x.flatten().tolist()) for epoch, batch in module.seen]
-
-
-RESUMED = {"label_noise": Symmetric(0.4), "augment": CropFlip(padding=2)}
-
-
-@pytest.fixture(scope="module")
-def uninterrupted():
-    module = Recorded()
-    trainer(max_epochs=2).fit(module, make(**RESUMED))
-    return order(module)
-
-
-# 4 batches an epoch: the checkpoint falls inside an epoch, before its last batch, on its end, and in the second
-@pytest.mark.parametrize(("saved", "workers"), [(1, 0), (3, 2), (3, 0), (4, 0), (5, 0)])
-def test_a_resume_goes_on_with_the_batch_that_comes_next(tmp_path, uninterrupted, saved, workers):
-    keep = ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=saved, save_top_k=-1)
-    stop = StopAfter(saved + 1)
-    with pytest.raises(Stop):
-        trainer(max_epochs=2, enable_checkpointing=True, callbacks=[keep, stop]).fit(Recorded(), make(**RESUMED))
-    resumed = Recorded()
-    data = make(**RESUMED, num_workers=workers)
-    trainer(max_epochs=2).fit(resumed, data, ckpt_path=str(tmp_path / f"step={saved}.ckpt"))
-    assert len(uninterrupted) == 8
-    assert order(resumed) == uninterrupted[saved:]
-
-
-SAVED = {"label_noise": Symmetric(0.4), "val_size": 0.2}
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    path = tmp_path_factory.mktemp("run") / "one_epoch.ckpt"
-    run = trainer()
-    run.fit(Recorded(), make(**SAVED))
-    run.save_checkpoint(path)
-    return str(path)
-
-
-@pytest.mark.parametrize(
-    "other",
-    [
-        {"label_noise": Symmetric(0.3)},
-        {"seed": 1},
-        {"val_size": 0.3},
-        {"meta_size": 3},
-        {"train_size": 50},
-    ],
-    ids=["noise", "seed", "val_size", "meta_size", "train_size"],
-)
-def test_other_data_at_a_resume_is_an_error(checkpoint, other):
-    with pytest.raises(ValueError, match=r"data differs from that of the checkpoint .* Resume with the same data"):
-        trainer(max_epochs=2).fit(Recorded(), make(**{**SAVED, **other}), ckpt_path=checkpoint)
-
-
-def test_other_data_may_be_tested(checkpoint):
-    trainer().test(Recorded(), make(seed=1), ckpt_path=checkpoint, verbose=False)
-
-
-def test_the_same_data_may_be_resumed_with_another_batch_size(checkpoint):
-    module = Recorded()
-    trainer(max_epochs=2).fit(module, make(**SAVED, batch_size=20), ckpt_path=checkpoint)
-    assert [(epoch, len(batch)) for epoch, batch in module.seen] == [(1, 20), (1, 20), (1, 8)]
-
-
-# bad input -----------------------------------------------------------------------------------------------------------
-
-
-class Broken(Arrays):
-    """Arrays whose labels or splits break a rule."""
-
-    def __init__(self, labels=Y, val=None, **options):
-        super().__init__(X, Y, X_TEST, Y_TEST, **options)
-        self.broken, self.val = labels, val
-
-    def read(self, split):
-        if split == "val":
-            return self.val
-        return (super().read(split)[0], self.broken) if split == "train" else super().read(split)
-
-
-def test_labels_outside_the_classes():
-    for wrong, value in ((Y + 1, r"=3 is outside 0\.\.2"), (Y - 1, r"=-1 is outside 0\.\.2")):
-        with pytest.raises(ValueError, match=value):
-            Broken(wrong).setup("fit")
-    with pytest.raises(ValueError, match=r"=7 is outside 0\.\.2"):
-        Broken(val=(torch.from_numpy(X_TEST), np.full(9, 7))).setup("fit")
-
-
-def test_a_validation_split_of_the_source_excludes_a_carved_one():
-    own = torch.from_numpy(X_TEST), Y_TEST
-    data = Broken(val=own, label_noise=Symmetric(1.0))
-    data.setup("fit")
-    assert labels_of(data.val_dataloader()).tolist() == Y_TEST.tolist()
-    with pytest.raises(ValueError, match=r"val_size=0\.2 asks for a validation split, but Broken found one"):
-        Broken(val=own, val_size=0.2).setup("fit")
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"meta_size": 61}, r"meta_size=61 asks for 21 samples of class 0, which has only 20"),
-        ({"meta_size": 60}, r"meta_size=60 .* no training sample left.* Set meta_size to at most 57"),
-        ({"imbalance": Exponential(1000.0)}, r"Exponential leaves class \d empty"),
-        ({"val_size": 58}, r"val_size: size=58 holds out 58 of 60 samples and leaves a class without a sample"),
-        ({"val_size": 1.5}, r"val_size: size=1\.5 is neither a share below 1 nor a whole number"),
-        ({"train_size": 2}, r"train_size=2 is .*leaves a class empty\. Keep 3 to 60 samples"),
-        ({"train_size": 0.01}, r"train_size=0\.01 is .*Keep 3 to 60 samples"),
-        ({"train_size": 61}, r"train_size=61 is .*Keep 3 to 60 samples"),
-        ({"train_size": 30.5}, r"train_size=30\.5 is neither a share below 1 nor a count"),
-    ],
-)
-def test_sizes_that_do_not_fit_the_data(options, message):
-    with pytest.raises(ValueError, match=message):
-        ready(**options)
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"batch_size": 0}, "batch_size=0 must be"),
-        ({"eval_batch_size": -3}, "eval_batch_size=-3 must be"),
-        ({"val_size": -0.1}, r"val_size=-0\.1 must be"),
-        ({"meta_size": -1}, "meta_size=-1 must be"),
-        ({"train_size": 0}, "train_size=0 must be"),
-        ({"val_labels": "true"}, "val_labels='true' is unknown. Choose one of: clean, given"),
-    ],
-)
-def test_options_out_of_range(options, message):
-    with pytest.raises(ValueError, match=message):
-        make(**options)
-
-
-def test_drop_last_that_leaves_no_batch():
-    with pytest.raises(ValueError, match=r"drop_last=True leaves no batch: 60 training samples, batch_size=64"):
-        ready(batch_size=64, drop_last=True).train_dataloader()
-    assert len(ready(batch_size=64).train_dataloader()) == 1
-    assert len(list(ready(batch_size=16, drop_last=True).train_dataloader())) == 3
-
-
-def test_augmentation_of_features():
-    data = Arrays(X.reshape(COUNT, -1) / 255, Y, augment=CropFlip())
-    data.setup("fit")
-    with pytest.raises(ValueError, match=r"augment=CropFlip works on uint8 images .* torch.float32 of shape \(36,\)"):
-        data.train_dataloader()
-
-
-def test_what_was_not_read_yet_is_named():
-    data = make()
-    for use in (
-        lambda: data.facts,
-        lambda: data.noisy,
-        lambda: data.noise_rate,
-        lambda: data.transition_matrix,
-        lambda: data.checksum,
-        lambda: data.raw_inputs([0]),
-        data.score_dataloader,
-    ):
-        with pytest.raises(RuntimeError, match=r"Arrays has not read its training data yet. Call setup\('fit'\)"):
-            use()
-
-
-def test_what_a_subclass_must_say():
-    class Empty(PerturbationDataModule):
-        pass
-
-    with pytest.raises(NotImplementedError, match="Empty must say its num_classes"):
-        Empty().num_classes
-    with pytest.raises(NotImplementedError, match="Empty must read its arrays"):
-        Empty().setup("fit")
-
-    class TestOnly(Empty):
-        def read(self, split):
-            return None
-
-    with pytest.raises(ValueError, match="TestOnly has no training split"):
-        TestOnly().setup("fit")

@@ -98,6 +98,7 @@ def test_merged_samples_train_with_their_true_labels_beside_the_noisy_ones(sourc
     assert all(plain.train_seen[row] == y and [y] != true([row]) for row, y in dropped.items())
     assert found.noise_rate == (COUNT - META) / COUNT
     assert found.class_counts.sum() == COUNT
+    assert found.true_counts.tolist() == np.bincount(Y).tolist()
     assert not len(found.meta_index)
 
 

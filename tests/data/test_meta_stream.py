@@ -39,11 +39,45 @@ def sgd(params):
     return torch.optim.SGD(params, lr=0.01)
 
 
+class Sparing(Watching):
+    """Reads a meta batch in every third batch of an epoch, from the second epoch on."""
+
+    needs = Needs(meta=True, meta_from=1, meta_every=3)
+
+
+class Read(TensorDataset):
+    """Counts how often a sample is read."""
+
+    def __init__(self):
+        super().__init__(FLOATS, torch.from_numpy(Y))
+        self.counts = np.zeros(COUNT, dtype=int)
+
+    def __getitem__(self, i):
+        self.counts[i] += 1
+        return super().__getitem__(i)
+
+
+class Counting(CropFlip):
+    """Counts the batches that pass."""
+
+    def __init__(self):
+        super().__init__(1)
+        self.batches = 0
+
+    def __call__(self, x, uniform):
+        self.batches += 1
+        return super().__call__(x, uniform)
+
+
 class Foreign(L.LightningDataModule):
     num_classes = CLASSES
 
+    def __init__(self):
+        super().__init__()
+        self.dataset = Read()
+
     def train_dataloader(self):
-        return DataLoader(TensorDataset(FLOATS, torch.from_numpy(Y)), batch_size=8, shuffle=True)
+        return DataLoader(self.dataset, batch_size=8, shuffle=True)
 
 
 class Transferring(Foreign):
@@ -62,8 +96,8 @@ SOURCES = {
 }
 
 
-def fit(data, epochs=2, ckpt_path=None, callbacks=(), **options):
-    module = Watching()
+def fit(data, epochs=2, ckpt_path=None, callbacks=(), method=Watching, **options):
+    module = method()
     trainer = L.Trainer(
         max_epochs=epochs, accelerator="cpu", logger=False, enable_progress_bar=False, callbacks=list(callbacks),
         enable_model_summary=False, enable_checkpointing=any(isinstance(c, ModelCheckpoint) for c in callbacks),
@@ -138,9 +172,61 @@ def test_a_resumed_run_sees_the_same_meta_samples(source, workers, tmp_path):
                 assert torch.equal(one.x, other.x)
 
 
-def sampler(rank=0, world=1, batch_size=6, epoch=0, skip=0):
+#: of 21 steps in epochs of 7, those in which Sparing reads a meta batch
+PLACES = [7, 10, 13, 14, 17, 20]
+
+
+def same(one, other):
+    return (one is other is None) or (torch.equal(one.index, other.index) and torch.equal(one.x, other.x))
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_a_method_that_reads_few_meta_batches_is_served_no_others(source):
+    seen = fit(SOURCES[source](**OPTIONS), 3, method=Sparing).seen
+    assert [place for place, (_, meta) in enumerate(seen) if meta is not None] == PLACES
+    # and those are the ones that a method gets there which reads all
+    every = fit(SOURCES[source](**OPTIONS), 3).seen
+    assert len(every) == len(seen) == 21
+    for place, ((train, meta), (other_train, other_meta)) in enumerate(zip(seen, every, strict=True)):
+        assert same(train, other_train)
+        assert place not in PLACES or same(meta, other_meta)
+
+
+def test_no_other_meta_batch_is_loaded_across_a_resume_either(tmp_path):
+    counting = Counting()
+    options = {**OPTIONS, "augment": counting}
+    saves = ModelCheckpoint(tmp_path, every_n_train_steps=1, save_top_k=-1, filename="{step}")
+    whole = fit(SOURCES["arrays"](**options), 3, callbacks=[saves], method=Sparing).seen
+    assert counting.batches == 21 + len(PLACES)
+    for step in (4, 7, 8, 10, 14):
+        counting.batches = 0
+        rest = fit(SOURCES["arrays"](**options), 3, tmp_path / f"step={step}.ckpt", method=Sparing).seen
+        assert counting.batches == 21 - step + sum(place >= step for place in PLACES)
+        for expected, found in zip(whole[step:], rest, strict=True):
+            assert all(map(same, expected, found))
+
+
+@pytest.mark.parametrize("source", ["wrap", "transferring"])
+def test_of_a_wrapped_set_no_other_meta_sample_is_read(source):
+    data = SOURCES[source](**OPTIONS)
+    data.setup("fit")
+    data.datamodule.dataset.counts[:] = 0
+    fit(data, 3, method=Sparing)
+    counts = data.datamodule.dataset.counts
+    assert counts[data.meta_index].sum() == 4 * len(PLACES)
+    assert set(counts[data.train_index]) == {3}
+
+
+def test_workers_are_sent_no_other_meta_batch():
+    alone = fit(SOURCES["arrays"](**OPTIONS), 2, method=Sparing).seen
+    helped = fit(SOURCES["arrays"](**OPTIONS, num_workers=1), 2, method=Sparing).seen
+    assert sum(meta is not None for _, meta in helped) == 3
+    assert all(same(*metas) for metas in zip((m for _, m in alone), (m for _, m in helped), strict=True))
+
+
+def sampler(rank=0, world=1, batch_size=6, epoch=0, skip=0, **reads):
     training = EpochSampler(torch.arange(30), 5, seed=3, rank=rank, world_size=world, epoch=epoch, skip=skip)
-    return MetaSampler(100 + torch.arange(9), np.arange(9) % 3, batch_size, training)
+    return MetaSampler(100 + torch.arange(9), np.arange(9) % 3, batch_size, training, **reads)
 
 
 def test_ranks_share_the_batch_of_one_process_and_each_has_every_class():
@@ -164,6 +250,15 @@ def test_the_place_follows_from_epoch_and_batch():
         assert len(epochs[-1]) == len(one) == 6
     assert torch.equal(epochs[2][3], next(iter(sampler(epoch=2, skip=3))).positions)
     assert [draw.epoch for draw in sampler(epoch=1, skip=4)] == [10, 11]
+
+
+def test_steps_that_read_no_meta_batch_draw_none():
+    all_steps, few = sampler(epoch=2), sampler(epoch=2, skip=1, from_epoch=2, every=4)
+    draws = list(few)
+    assert [draw is None for draw in draws] == [True, True, True, False, True]
+    assert torch.equal(draws[3].positions, list(all_steps)[4].positions)
+    assert len(few) == 6
+    assert list(sampler(epoch=1, from_epoch=2)) == [None] * 6
 
 
 @pytest.mark.parametrize("source", ["arrays", "wrap"])

@@ -123,7 +123,7 @@ def evaluate(recipe: Recipe, stage: str) -> dict:
 def test_every_test_sample_counts_once(samples, ranks):
     recipe = Recipe(CrossEntropy, data={"test_samples": samples, "eval_batch_size": 64})
     expected = evaluate(recipe, "test")
-    assert len(expected) == 5
+    assert len(expected) == 6
     by_ranks = ranks(evaluate, recipe.but(trainer=TWO), "test")
     assert by_ranks[0] == by_ranks[1]
     assert by_ranks[0] == pytest.approx(expected, abs=1e-6)

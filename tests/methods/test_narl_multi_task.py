@@ -166,6 +166,16 @@ def test_the_snapshots_say_what_the_tasks_were(tmp_path):
     assert found["label_noise"] == "Symmetric(rate=0.2), PairFlip(rate=0.4), Symmetric(rate=0.6)"
 
 
+def test_the_tasks_counts_are_summed():
+    tasks = data()
+    tasks.setup("fit")
+    parts = [part.facts for part in tasks.datamodules]
+    for name in ("class_counts", "true_counts"):
+        expected = sum(getattr(part, name) for part in parts)
+        assert getattr(tasks.facts, name).tolist() == expected.tolist()
+    assert tasks.facts.true_counts.tolist() != tasks.facts.class_counts.tolist()
+
+
 def test_faults_are_named():
     with pytest.raises(ValueError, match="tasks=0"):
         make(0)

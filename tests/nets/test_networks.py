@@ -170,8 +170,9 @@ def test_impossible_depths_are_refused(depth):
 def test_impossible_widths_blocks_and_rates_are_refused():
     with pytest.raises(ValueError, match="widen_factor=0"):
         nets.WideResNet(10, 0, num_classes=10)
-    with pytest.raises(ValueError, match=r"dropout=1\.5"):
-        nets.WideResNet(10, 1, num_classes=10, dropout=1.5)
+    for make in (lambda **kw: nets.WideResNet(10, 1, **kw), nets.ResNet20, nets.SEResNet110):
+        with pytest.raises(ValueError, match=r"dropout=1\.5"):
+            make(num_classes=10, dropout=1.5)
     with pytest.raises(ValueError, match=r"blocks=\(2, 2, 0, 2\)"):
         nets.ResNet((2, 2, 0, 2), num_classes=10)
     with pytest.raises(ValueError, match="width=0"):

@@ -140,8 +140,15 @@ def test_pre_activation_networks_written_out(build, depths):
     torch.testing.assert_close(net(x), expected)
 
 
-def test_dropout_acts_in_training_only():
-    net = nets.WideResNet(10, 1, num_classes=4, dropout=0.5)
+@pytest.mark.parametrize("family", ["wide", "cifar", "se"])
+def test_dropout_acts_in_training_only(family):
+    make = {
+        "wide": lambda **kw: nets.WideResNet(10, 1, **kw),
+        "cifar": lambda **kw: nets.CifarResNet(8, **kw),
+        "se": lambda **kw: nets.CifarSEResNet(8, **kw),
+    }[family]
+    net = make(num_classes=4, dropout=0.5)
+    assert list(net.state_dict()) == list(make(num_classes=4).state_dict())
     x = torch.randn(4, 3, 8, 8)
     assert not torch.equal(net(x), net(x))
     net.eval()

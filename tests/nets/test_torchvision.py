@@ -207,3 +207,27 @@ def test_unknown_weights_list_the_names():
     named = "neither a file nor one of resnet50's trained weights: IMAGENET1K_V1, IMAGENET1K_V2, DEFAULT"
     with pytest.raises(ValueError, match=named):
         TorchvisionNet("resnet50", num_classes=7, weights="IMAGENET21K")
+
+
+def test_frozen_modules_stay_as_they_are():
+    torch.manual_seed(0)
+    net = TorchvisionNet("resnet18", 3, frozen=["conv1", "bn1", "layer1", "layer2", "layer3", "layer4"]).train()
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    optimizer = torch.optim.SGD(net.parameters(), 0.1, weight_decay=0.1)
+    net(torch.randn(2, 3, 32, 32)).square().sum().backward()
+    optimizer.step()
+    moved = {name for name, value in net.state_dict().items() if not torch.equal(value, before[name])}
+    assert moved == {"model.fc.weight", "model.fc.bias"}
+
+
+def test_a_part_that_does_not_exist():
+    with pytest.raises(ValueError, match=r"frozen names 'layer9', but resnet18 has no such module.*layer4"):
+        TorchvisionNet("resnet18", 3, frozen=["layer9"])
+
+
+def test_frozen_modules_never_train():
+    net = TorchvisionNet("resnet18", 3, frozen=["layer1"]).train()
+    assert not net.model.layer1.training
+    assert net.model.layer2.training
+    net.eval()
+    assert not net.model.layer2.training

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from lightning.pytorch import Callback
 from testkit.cases import case_params
-from testkit.training import Recipe, Saves, all_moments, different, fit, resume, snapshot
+from testkit.training import LeaveAfter, Recipe, Saves, all_moments, different, fit, resume, snapshot
 
 from lightning_perturb.methods import DLB, CrossEntropy, LogPert, MixPert, OnlineLabelSmoothing, PGDTraining, ProSelfLC
 
@@ -34,16 +34,6 @@ class Cut(Callback):
             raise Stop
 
 
-class LeaveAfter(Callback):
-    """Ends the fit in the ordinary way, epochs before max_epochs, so that schedules over all epochs stay the same."""
-
-    def __init__(self, epochs: int) -> None:
-        self.epochs = epochs
-
-    def on_train_epoch_end(self, trainer, module) -> None:
-        trainer.should_stop = trainer.current_epoch + 1 == self.epochs
-
-
 def _recipe(method, options, **changes) -> Recipe:
     recipe = Recipe(method, options, net="dropout", data={"val_size": 16, "samples": 112, "augment": True})
     return recipe.but(**changes)
@@ -53,8 +43,8 @@ def _checkpoints(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.ckpt"))
 
 
-def _assert_all_resume(recipe: Recipe, folder: Path, expected: int | None = None) -> None:
-    whole = snapshot(fit(recipe, callbacks=all_moments(folder)))
+def _assert_all_resume(recipe: Recipe, folder: Path, expected: int | None = None, every: int = 4) -> None:
+    whole = snapshot(fit(recipe, callbacks=all_moments(folder, every)))
     last = int(whole["steps"][0])
     paths = _checkpoints(folder)
     assert len(paths) >= 3 if expected is None else len(paths) == expected, [path.name for path in paths]
@@ -69,8 +59,9 @@ def _assert_all_resume(recipe: Recipe, folder: Path, expected: int | None = None
 
 @pytest.mark.parametrize(("method", "options"), case_params())
 def test_every_checkpoint_of_a_run(method, options, tmp_path):
-    # steps 4 (in epoch 0), 8 (in epoch 1), the end of epoch 0 before and after validation
-    _assert_all_resume(_recipe(method, options, trainer={"max_epochs": 2}), tmp_path, expected=7)
+    # epochs of 4 batches: steps 3 (in epoch 0), 6 (in epoch 1), the end of epoch 0 before and after validation
+    recipe = _recipe(method, options, trainer={"max_epochs": 2}, data={"samples": 80})
+    _assert_all_resume(recipe, tmp_path, expected=6, every=3)
 
 
 STATEFUL = [

@@ -6,9 +6,11 @@ functions work too; arguments and results are pickled.
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -39,7 +41,7 @@ class Ranks:
         self._processes: list[subprocess.Popen[bytes]] = []
         self._pipes: list[Connection] = []
         self._logs: list[Any] = []
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._folder = ""
 
     def __call__(
         self, function: Callable[..., Any], *args: Any, timeout: float = _PATIENCE, **kwargs: Any
@@ -86,8 +88,8 @@ class Ranks:
         return [a for a in answers if a is not None]
 
     def _start(self) -> None:
-        # the ranks find each other by a file: a port that is free now may be another process' a moment later
-        self._folder = tempfile.TemporaryDirectory()
+        # they meet in a file: a free port may be taken by another pool before they bind it
+        self._folder = tempfile.mkdtemp()
         for rank in range(self.size):
             ours, theirs = Pipe()
             log = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the pool is
@@ -97,16 +99,12 @@ class Ranks:
                 "NODE_RANK": "0",
                 "RANK": str(rank),
                 "WORLD_SIZE": str(self.size),
-                "MASTER_ADDR": "127.0.0.1",
-                # for Lightning, which asks for one; nobody listens there
-                "MASTER_PORT": "29500",
-                "RANKS_MEET_AT": str(Path(self._folder.name) / "store"),
                 "GLOO_SOCKET_IFNAME": "lo",
                 "OMP_NUM_THREADS": "1",
                 "CUDA_VISIBLE_DEVICES": "",
                 "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry),
             }
-            command = [sys.executable, __file__, str(theirs.fileno())]
+            command = [sys.executable, __file__, str(theirs.fileno()), f"{self._folder}/store"]
             self._processes.append(
                 subprocess.Popen(command, env=environment, pass_fds=(theirs.fileno(),), stdout=log, stderr=log)
             )
@@ -131,15 +129,12 @@ class Ranks:
                 process.wait()
         for log in self._logs:
             log.close()
-        if self._folder is not None:
-            self._folder.cleanup()
-            self._folder = None
         self._processes, self._pipes, self._logs = [], [], []
+        shutil.rmtree(self._folder, ignore_errors=True)
 
 
 def _function(path: str, name: str) -> Callable[..., Any]:
     alias = f"_of_ranks_{Path(path).stem}_{abs(hash(path))}"
-    # a copy: to ask a lazy module for its file may import others
     for known in [m for m in list(sys.modules.values()) if getattr(m, "__file__", None) == path]:
         if known.__name__ != "__main__":
             return getattr(known, name)  # type: ignore[no-any-return]
@@ -152,17 +147,22 @@ def _function(path: str, name: str) -> Callable[..., Any]:
     return getattr(module, name)  # type: ignore[no-any-return]
 
 
-def _serve(pipe: Connection) -> None:
+def look_up_plugins_once() -> None:
+    """Every Trainer looks through all installed packages for callbacks, which takes a twentieth of a tiny training."""
+    from lightning.fabric.utilities import registry
+
+    registry.entry_points = functools.cache(registry.entry_points)
+
+
+def _serve(pipe: Connection, store: str) -> None:
     import torch
     import torch.distributed as dist
 
     torch.set_num_threads(1)
+    look_up_plugins_once()
+    rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     dist.init_process_group(
-        "gloo",
-        init_method=f"file://{os.environ['RANKS_MEET_AT']}",
-        rank=int(os.environ["RANK"]),
-        world_size=int(os.environ["WORLD_SIZE"]),
-        timeout=timedelta(seconds=_PATIENCE),
+        "gloo", init_method=f"file://{store}", rank=rank, world_size=size, timeout=timedelta(seconds=_PATIENCE)
     )
     while True:
         try:
@@ -178,4 +178,4 @@ def _serve(pipe: Connection) -> None:
 
 
 if __name__ == "__main__":
-    _serve(Connection(int(sys.argv[1])))
+    _serve(Connection(int(sys.argv[1])), sys.argv[2])

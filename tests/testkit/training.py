@@ -200,6 +200,16 @@ def different(one: dict[str, Tensor], other: dict[str, Tensor], tolerance: float
     return names
 
 
+class LeaveAfter(Callback):
+    """Ends the fit in the ordinary way, epochs before max_epochs, so that schedules over all epochs stay the same."""
+
+    def __init__(self, epochs: int) -> None:
+        self.epochs = epochs
+
+    def on_train_epoch_end(self, trainer: Trainer, module: Any) -> None:
+        trainer.should_stop = trainer.current_epoch + 1 == self.epochs
+
+
 class Saves(ModelCheckpoint):
     """A ModelCheckpoint that may stand beside others of its kind."""
 

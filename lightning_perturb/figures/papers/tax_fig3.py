@@ -1,20 +1,17 @@
 """The biased toy, and what perturbations do to the classifier that learns from it."""
 
-import logging
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
 import torch
-from lightning.pytorch import Trainer
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from lightning_perturb.core import PerturbationModule
 from lightning_perturb.data import TwoGaussians
 from lightning_perturb.figures.boundary import Classifier, decision_boundaries
+from lightning_perturb.figures.papers._training import quiet, train
 from lightning_perturb.methods import LPL, CrossEntropy, LabelSmoothing, LogPert, MixPert, Mixup, PGDTraining
 from lightning_perturb.nets import MLP
 
@@ -38,7 +35,7 @@ def draw() -> Figure:
         ("PGD", partial(PGDTraining, eps=0.3, step_size=0.1, eps_space="normalized", clip=False), biased),
         ("Mixup", Mixup, biased),
     ]
-    with _quiet():
+    with quiet():
         classifiers = [_learn(*each) for each in learnt]
     return decision_boundaries(classifiers, biased.class_names, _best)
 
@@ -54,15 +51,7 @@ def _learn(name: str, make: Make, data: TwoGaussians) -> Classifier:
     # weight decay: without it the few samples of C3 would decide in the end, whatever their share
     optimizer = partial(torch.optim.SGD, lr=1.0, momentum=0.5, weight_decay=0.01)
     method = make(net=MLP(2, 2, hidden=()), num_classes=2, optimizer=optimizer)
-    trainer = Trainer(
-        max_epochs=_STEPS,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
-    trainer.fit(method, datamodule=data)
+    train(method, data, _STEPS)
     method.eval()
     x, y = data.raw_inputs(data.train_index), data.given_labels[data.train_index]
     truth = data.read("test")
@@ -71,19 +60,3 @@ def _learn(name: str, make: Make, data: TwoGaussians) -> Classifier:
         wrong = method(truth[0]).argmax(dim=1).numpy() != truth[1]
     of_c3 = np.mean(wrong[data.parts("test") == 3])
     return Classifier(f"{name}\nerror {100 * wrong.mean():.2g}%, of C3 {100 * of_c3:.2g}%", x.numpy(), y, method)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Random numbers as before, and no word of a trainer that the user did not start."""
-    loggers = [logging.getLogger(name) for name in logging.root.manager.loggerDict if name.startswith("lightning")]
-    levels = [logger.level for logger in loggers]
-    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        try:
-            yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)
