@@ -135,7 +135,6 @@ class Ranks:
 
 def _function(path: str, name: str) -> Callable[..., Any]:
     alias = f"_of_ranks_{Path(path).stem}_{abs(hash(path))}"
-    # a copy: to ask a lazy module for its file may import others
     for known in [m for m in list(sys.modules.values()) if getattr(m, "__file__", None) == path]:
         if known.__name__ != "__main__":
             return getattr(known, name)  # type: ignore[no-any-return]
