@@ -90,6 +90,8 @@ class PerturbationModule(StateMixin, LightningModule):
         frame = sys._getframe()
         self.save_hyperparameters(ignore=left_out(frame))
         plain_data(self.hparams)
+        # the copy that loggers write down
+        plain_data(self._hparams_initial)  # type: ignore[arg-type]
         drop_linked(self.hparams, net)
         self._live_arguments = [name for name in live_arguments(frame) if name not in self.training_only]
         self.net = net
@@ -113,6 +115,7 @@ class PerturbationModule(StateMixin, LightningModule):
         self.add_state("class_counts", torch.zeros(num_classes, dtype=torch.int64))
         # of these evaluation makes its groups, and nothing else: a method knows given labels alone
         self.add_state("true_counts", torch.zeros(num_classes, dtype=torch.int64))
+        self.register_load_state_dict_pre_hook(_keep_true_counts)  # type: ignore[no-untyped-call]
         self.val_metrics = self.evaluation_metrics("val/")
         self.test_metrics = self.evaluation_metrics("test/")
         self.val_loss = SampleMean()
@@ -613,3 +616,8 @@ class PerturbationModule(StateMixin, LightningModule):
             self._draw_seed = saved["draw_seed"]
             self._started_epoch = saved["started_epoch"]
             self._rank_tensors = resume.restore_rank(saved["ranks"]) or {}
+
+
+def _keep_true_counts(module: PerturbationModule, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Leaves them as they are where a checkpoint has none: the first ones had not."""
+    state_dict.setdefault(f"{prefix}true_counts", module.true_counts)

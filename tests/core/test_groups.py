@@ -5,7 +5,7 @@ import pytest
 import torch
 from lightning.pytorch import LightningDataModule
 from sklearn.metrics import average_precision_score, recall_score
-from testkit.training import CLASSES, NETS, Recipe, digits, fit, multi_hot, sgd, tiny_data, trainer_of
+from testkit.training import CLASSES, NETS, Recipe, digits, fit, multi_hot, resume, sgd, tiny_data, trainer_of
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 from torchmetrics import MetricCollection
@@ -143,6 +143,20 @@ def test_a_checkpoint_knows_the_groups(tmp_path):
     other = load(tmp_path / "last.ckpt", net=NETS["mlp"](), head_from=10_000, tail_below=10_000)
     (ungrouped,) = trainer_of().test(other, tiny_data(**TAIL), verbose=False)
     assert set(expected[0]) - set(ungrouped) == {"test/acc_head", "test/acc_medium", "test/acc_tail"}
+
+
+def test_a_checkpoint_from_before_true_counts_were_kept(tmp_path):
+    recipe = Recipe(CrossEntropy, THRESHOLDS, trainer=ONE_EPOCH, data={**TAIL, "noise": 0.4})
+    trainer, path = fit(recipe), tmp_path / "last.ckpt"
+    trainer.save_checkpoint(path)
+    checkpoint = torch.load(path, weights_only=True)
+    true = checkpoint["state_dict"].pop("true_counts")
+    torch.save(checkpoint, path)
+    again = load(path, net=NETS["mlp"]())
+    assert not again.true_counts.any()
+    assert set(again.class_groups("acc")) == {"acc_head", "acc_medium", "acc_tail"}, "given labels are known"
+    resumed = resume(recipe.but(trainer={"max_epochs": 2}), path).lightning_module
+    assert torch.equal(resumed.true_counts, true), "the data tells them"
 
 
 class Plain(LightningDataModule):

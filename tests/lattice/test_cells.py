@@ -2,10 +2,13 @@
 
 import copy
 import pickle
+from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from lightning.pytorch import seed_everything
+from lightning.pytorch.loggers import CSVLogger
 from testkit.training import CLASSES, NETS, Recipe, Saves, decaying, fit, sgd, tiny_data, trainer_of
 
 import lightning_perturb
@@ -342,6 +345,14 @@ def fit_on(module, path):
     seed_everything(3, verbose=False)
     trainer_of(max_epochs=2).fit(module, tiny_data(), ckpt_path=path)
     return module
+
+
+def test_loggers_write_cells_down_as_plain_data(tmp_path):
+    logger = CSVLogger(tmp_path)
+    recipe = Recipe(Perturb, {"perturbations": LISTED}, trainer={"max_epochs": 1, "logger": logger})
+    module = fit(recipe).lightning_module
+    written = yaml.safe_load((Path(logger.log_dir) / "hparams.yaml").read_text())
+    assert written["perturbations"] == module.hparams["perturbations"]
 
 
 def test_nothing_is_imported_to_open_a_checkpoint(tmp_path):
