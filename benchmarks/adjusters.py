@@ -123,7 +123,7 @@ def main() -> int:
     options = parser.parse_args()
     if options.verb == "make":
         if "cifar10" in options.tasks and _IMAGES not in os.environ:
-            parser.error(f"--tasks cifar10 reads images from ${{{_IMAGES}}}, which is not set. Set it, or take --tasks digits.")
+            parser.error(f"--tasks cifar10 reads ${{{_IMAGES}}}, which is not set. Set it, or take --tasks digits.")
         make(options.tasks, options.losses)
     else:
         test(options.jobs, options.only)
