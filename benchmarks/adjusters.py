@@ -34,6 +34,7 @@ SHIPPED = Path(adjusters.__file__).parent / "shipped"
 CONFIGS = HERE.parent / "configs" / "data"
 GRID = HERE / "grids" / "parts" / "transfer.yaml"
 TABLE = RESULTS / "adjusters.csv"
+_IMAGES = "LIGHTNING_PERTURB_CIFAR10_JPEG"
 
 
 def make(tasks: list[str], losses: list[str]) -> None:
@@ -63,7 +64,7 @@ def _small_cifar10(scratch: Path) -> Path:
         task["init_args"]["label_noise"]["init_args"]["rate"] = rate
         task["class_path"] = "ImageFolder"
         task["init_args"].update(
-            root=os.environ["LIGHTNING_PERTURB_CIFAR10_JPEG"],
+            root=os.environ[_IMAGES],
             mean=[0.4914, 0.4822, 0.4465],
             std=[0.2470, 0.2435, 0.2616],
             train_size=1100,
@@ -121,6 +122,8 @@ def main() -> int:
     testing.add_argument("--only", default="", metavar="REGEX", help="only runs like this ('method / column / seed 0')")
     options = parser.parse_args()
     if options.verb == "make":
+        if "cifar10" in options.tasks and _IMAGES not in os.environ:
+            parser.error(f"--tasks cifar10 reads ${{{_IMAGES}}}, which is not set. Set it, or take --tasks digits.")
         make(options.tasks, options.losses)
     else:
         test(options.jobs, options.only)

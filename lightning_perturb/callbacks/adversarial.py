@@ -97,3 +97,7 @@ class AdversarialReport(EpochSumsReport):
                 {name: curves[name] for name in shown if name in curves}
             ),
         }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As in the base; the first checkpoints call the sums counts."""
+        super().load_state_dict({"sums": state_dict.get("counts"), **state_dict})

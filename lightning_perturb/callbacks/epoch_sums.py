@@ -17,7 +17,7 @@ class EpochSumsReport(Callback):
     """Keeps one tensor of sums for each epoch, of this rank until it is read, and draws figures of them.
 
     A subclass calls :meth:`add` with each batch and draws in :meth:`figures`. A resumed run goes on with the sums of
-    the run before.
+    the run before. Nothing is written under ``fast_dev_run``.
 
     Attributes:
         paths: The files that were written; empty before and where there is nothing to draw.
@@ -83,7 +83,7 @@ class EpochSumsReport(Callback):
         """Draws the figures."""
         self.paths = []
         folder = run_folder(trainer) if self.folder is None else Path(self.folder)
-        if not self._sums:
+        if not self._sums or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         epochs, sums = self.table()
         if not trainer.is_global_zero:

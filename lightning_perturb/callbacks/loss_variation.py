@@ -37,8 +37,9 @@ class LossVariationReport(EpochSumsReport):
     end of training, as PNG and in TensorBoard: ``loss_variation_by_class.png``, the most frequent class first, and
     ``loss_variation_over_epochs.png``. The numbers behind them go into ``loss_variation.npz``: ``epochs`` ``[E]``,
     ``parts`` ``[P]`` (one without name, or ``pos`` and ``neg``), and ``samples``, ``plain`` and ``perturbed`` (mean
-    losses) and ``variation``, ``[E, P, C]`` each. A :class:`Recorder` in the same run records both losses of every
-    sample, as ``compared/plain`` and ``compared/perturbed``. A resumed run goes on with the sums of the run before.
+    losses) and ``variation``, ``[E, P, C]`` each; nothing under ``fast_dev_run``. A :class:`Recorder` in the same run
+    records both losses of every sample, as ``compared/plain`` and ``compared/perturbed``, where there is one of each
+    (DLB compares two batches in a step). A resumed run goes on with the sums of the run before.
 
     Attributes:
         paths: The figures that were written; empty before and where there are none.

@@ -46,17 +46,18 @@ class FeatureReader:
         return record_features(net, self.classifier)
 
     @contextmanager
-    def moving(self, net: nn.Module, move: Callable[[Tensor, nn.Linear], Tensor]) -> Iterator[None]:
+    def moving(self, net: nn.Module, move: Callable[[Tensor, nn.Linear], Tensor], classes: int) -> Iterator[None]:
         """Lets a function change what enters the classifier in the forwards inside the ``with`` block.
 
         Args:
             net: The network.
             move: From the features ``[B, A]`` and the layer to the features that enter it instead.
+            classes: Number of classes, which the layer must have as outputs.
         """
 
         def checked(features: Tensor, layer: nn.Linear) -> Tensor:
-            if features.ndim != 2:
-                raise ValueError(self._unfit("the classifier", features, layer.weight))
+            if features.ndim != 2 or layer.weight.shape[0] != classes:
+                raise ValueError(self._unfit("the classifier", features, layer.weight, classes))
             return move(features, layer)
 
         with move_features(net, checked, self.classifier):
@@ -84,11 +85,11 @@ class FeatureReader:
                     "that gives the logits by classifier, and let nothing follow it."
                 )
 
-    def _unfit(self, name: str, features: Tensor, weight: Tensor, classes: int | None = None) -> str:
-        needed = f"(B, {self.width})" + ("" if classes is None else f" and num_classes={classes}")
+    def _unfit(self, name: str, features: Tensor, weight: Tensor, classes: int) -> str:
         return (
-            f"{self._reads} {name} takes {tuple(features.shape)} and gives {weight.shape[0]} outputs, where {needed} "
-            f"{'is' if classes is None else 'are'} needed. Name the layer that gives the logits by classifier."
+            f"{self._reads} {name} takes {tuple(features.shape)} and gives {weight.shape[0]} outputs, where "
+            f"(B, {self.width}) and num_classes={classes} are needed. Name the layer that gives the logits by "
+            "classifier."
         )
 
 

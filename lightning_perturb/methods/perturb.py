@@ -94,7 +94,7 @@ class Perturb(OptionalCountsModule):
         def moved(features: Tensor, layer: nn.Linear) -> Tensor:
             return self.perturb_features(features, layer, batch)
 
-        with self._reader.moving(self.net, moved), self._reader.recording(self.net) as recorded:
+        with self._reader.moving(self.net, moved, self.num_classes), self._reader.recording(self.net) as recorded:
             outputs = super().outputs(call, batch)
         self._reader.check(outputs["logits"], recorded)
         return {**outputs, "features": recorded.features, "weight": recorded.weight}

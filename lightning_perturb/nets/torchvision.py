@@ -47,6 +47,8 @@ class TorchvisionNet(nn.Module):
         self, name: str, num_classes: int, weights: str | None = None, frozen: list[str] | None = None
     ) -> None:
         check_positive("num_classes", num_classes)
+        if isinstance(frozen, str):
+            raise ValueError(f"frozen={frozen!r} is one name, not a list of them. Give frozen=[{frozen!r}].")
         name = _known_name(name)
         super().__init__()
         if weights is None:
@@ -86,7 +88,8 @@ def _known_name(name: str) -> str:
 
 def _module(net: nn.Module, name: str, part: str) -> nn.Module:
     try:
-        return net.get_submodule(part)
+        # the empty name is the whole model
+        return net.get_submodule(part or "''")
     except AttributeError as error:
         known = ", ".join(child for child, _ in net.named_children())
         raise ValueError(f"frozen names {part!r}, but {name} has no such module. It has: {known}.") from error

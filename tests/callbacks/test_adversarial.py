@@ -99,6 +99,15 @@ def test_a_resumed_run_goes_on_counting(tmp_path):
         assert torch.equal(found[1], expected[1]), step
 
 
+def test_the_first_checkpoints_called_the_sums_counts():
+    counts = torch.arange(40).view(1, 2, 10, 2)
+    report = AdversarialReport()
+    report.load_state_dict({"epochs": [3], "counts": counts})
+    epochs, sums = report.table()
+    assert epochs == [3]
+    assert torch.equal(sums, counts)
+
+
 def table(recipe, folder, path=None):
     report = AdversarialReport(folder=str(folder))
     saves = Saves(folder, "batch", every_n_train_steps=8)

@@ -281,6 +281,14 @@ def test_plain_methods_and_foreign_modules(tmp_path):
     assert not (tmp_path / "none").exists()
 
 
+def test_a_dev_run_writes_nothing(tmp_path):
+    report = quiet(tmp_path / "dev")
+    fit(Recipe(LogitAdjustment, trainer={"fast_dev_run": True}), callbacks=[report])
+    assert report.by_class()
+    assert report.paths == []
+    assert not (tmp_path / "dev").exists()
+
+
 def test_bad_arguments():
     for options, message in (
         ({"last_epochs": 0}, "last_epochs=0"),

@@ -197,5 +197,9 @@ def test_what_does_not_fit_is_named():
     module = Perturb(Followed(), CLASSES, perturbations=[deep])
     with pytest.raises(ValueError, match="let nothing follow it"):
         module.outputs(module.net, one)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 4), nn.Linear(4, CLASSES))
+    module = Perturb(net, CLASSES, perturbations=[deep], classifier="1")
+    with pytest.raises(ValueError, match=rf"gives 4 outputs, where \(B, 64\) and num_classes={CLASSES} are needed"):
+        module.outputs(module.net, one)
     with pytest.raises(ValueError, match=r"space is not used by Adversarial\(.*at=deep\), which acts on no input"):
         Adversarial("feature", at="deep", space=InputSpace())

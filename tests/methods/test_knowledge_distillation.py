@@ -6,6 +6,7 @@ from testkit.training import NETS, Recipe, TinyConv, fit, module_of, tiny_data, 
 from torch import nn
 
 import lightning_perturb
+from lightning_perturb.core.teacher import Teacher
 from lightning_perturb.methods import CrossEntropy, KnowledgeDistillation
 
 
@@ -78,3 +79,10 @@ def test_options():
     for name in ("lam", "temperature"):
         with pytest.raises(ValueError, match=f"{name}=-1"):
             make(KnowledgeDistillation, teacher=teacher(), **{name: -1.0})
+
+
+def test_a_teacher_that_was_moved_meanwhile_comes_back():
+    student, net = CrossEntropy(NETS["mlp"](), CLASSES).to("meta"), NETS["mlp"]()
+    teacher = Teacher(net).on(student)
+    net.to_empty(device="cpu")
+    assert {p.device.type for p in teacher.on(student).net.parameters()} == {"meta"}

@@ -220,9 +220,15 @@ def test_frozen_modules_stay_as_they_are():
     assert moved == {"model.fc.weight", "model.fc.bias"}
 
 
-def test_a_part_that_does_not_exist():
-    with pytest.raises(ValueError, match=r"frozen names 'layer9', but resnet18 has no such module.*layer4"):
-        TorchvisionNet("resnet18", 3, frozen=["layer9"])
+@pytest.mark.parametrize("part", ["layer9", ""])
+def test_a_part_that_does_not_exist(part):
+    with pytest.raises(ValueError, match=rf"frozen names '{part}', but resnet18 has no such module.*layer4"):
+        TorchvisionNet("resnet18", 3, frozen=[part])
+
+
+def test_one_name_is_no_list():
+    with pytest.raises(ValueError, match=r"frozen='layer1' is one name.*Give frozen=\['layer1'\]"):
+        TorchvisionNet("resnet18", 3, frozen="layer1")
 
 
 def test_frozen_modules_never_train():
