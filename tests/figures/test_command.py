@@ -41,7 +41,7 @@ def test_what_is_no_figure_is_refused(capsys):
     with pytest.raises(SystemExit) as stop:
         main(["figures", "lpl_fig99"])
     assert stop.value.code == 2
-    assert "'lpl_fig99' is no figure. Choose from: lpl_fig3" in capsys.readouterr().err
+    assert "'lpl_fig99' is no figure. Choose from: lpl_fig1" in capsys.readouterr().err
 
 
 def test_the_files(tmp_path, capsys):
