@@ -218,6 +218,18 @@ def test_the_numbers_of_meta_iada_stand_beside_theirs():
     assert {r.key for r in two if r.row == "MetaIADA"} == {r.key for r in seven if r.row == "MetaIADA"}
 
 
+@pytest.mark.parametrize(
+    ("table", "row", "value"),
+    [("4", "T-GCE", "70.08"), ("5_animal10n", "T-PolySoft", "82.90±0.21"), ("5_food101n", "T-SL", "85.90±0.01")],
+)
+def test_the_numbers_of_transferred_adjusters_stand_beside_theirs(table, row, value):
+    grid = read_grid(BENCHMARKS / f"grids/narl_table{table}.yaml")
+    assert {name for name, _ in grid.paper} == set(grid.rows)
+    assert len(grid.rows) == 10
+    (column,) = grid.columns
+    assert grid.paper[row, column] == value
+
+
 def test_the_numbers_of_narl_adjuster_stand_beside_theirs():
     for table, columns in ((1, 6), (2, 4)):
         for data in ("cifar10", "cifar100"):
