@@ -6,19 +6,17 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal
 
 import torch
-from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
-from torchmetrics import MetricCollection
 
 from lightning_perturb.checks import check_choice
 from lightning_perturb.core import random as keyed_random
 from lightning_perturb.core import resume
 from lightning_perturb.core.batch import Batch
 from lightning_perturb.core.distributed import rank
-from lightning_perturb.core.evaluation import SampleMean, classification_metrics
-from lightning_perturb.core.groups import ClassGroups, known_means
+from lightning_perturb.core.evaluated import EvaluatedModule
+from lightning_perturb.core.groups import ClassGroups
 from lightning_perturb.core.hyperparameters import drop_linked, left_out, live_arguments, plain_data
 from lightning_perturb.core.modes import frozen_statistics
 from lightning_perturb.core.needs import DataFacts, Needs
@@ -34,7 +32,7 @@ def default_optimizer(params: Any) -> torch.optim.Optimizer:
     return torch.optim.SGD(params, lr=0.1, momentum=0.9, weight_decay=5e-4)
 
 
-class PerturbationModule(StateMixin, LightningModule):
+class PerturbationModule(StateMixin, EvaluatedModule):
     """One training loss with four places where a term can be added to it.
 
     ``x + Δx  ->  u = f(x) + Δu  ->  l(softmax(u), y + Δy)  ->  l + Δl  ->  mean``. With nothing overridden it is
@@ -63,9 +61,6 @@ class PerturbationModule(StateMixin, LightningModule):
     training_only: ClassVar[tuple[str, ...]] = ()
     #: whether a sample has several labels, one 0 or 1 for each class, instead of one class id
     multi_label: ClassVar[bool] = False
-
-    class_counts: Tensor
-    true_counts: Tensor
 
     def __init__(
         self,
@@ -116,10 +111,7 @@ class PerturbationModule(StateMixin, LightningModule):
         # of these evaluation makes its groups, and nothing else: a method knows given labels alone
         self.add_state("true_counts", torch.zeros(num_classes, dtype=torch.int64))
         self.register_load_state_dict_pre_hook(_keep_true_counts)  # type: ignore[no-untyped-call]
-        self.val_metrics = self.evaluation_metrics("val/")
-        self.test_metrics = self.evaluation_metrics("test/")
-        self.val_loss = SampleMean()
-        self.test_loss = SampleMean()
+        self._add_metrics()
         if channels_last:
             self.net.to(memory_format=torch.channels_last)
 
@@ -381,37 +373,6 @@ class PerturbationModule(StateMixin, LightningModule):
             self._check_labels(batch.y, "A label")
         return batch
 
-    def _as_target(self, y: Tensor) -> Tensor:
-        """Labels in the type that the loss reads: ids of any integer type as int64."""
-        return y.long() if y.ndim == 1 and not y.is_floating_point() else y
-
-    def _check_labels(self, y: Tensor, which: str) -> None:
-        """Says what is wrong with the values of labels.
-
-        Raises:
-            ValueError: If ids are outside 0..C-1, or labels name several classes.
-        """
-        if y.ndim == 2:
-            self._refuse_multi_hot(y, which)
-        if y.ndim != 1:
-            return
-        low, high = int(y.min()), int(y.max())
-        if low < 0 or high >= self.num_classes:
-            raise ValueError(
-                f"{which} is {low if low < 0 else high}, outside 0..{self.num_classes - 1} for "
-                f"num_classes={self.num_classes}. Number the classes from 0, or raise num_classes."
-            )
-
-    def _refuse_multi_hot(self, y: Tensor, which: str) -> None:
-        # half precision leaves soft labels with sums a little beside 1
-        if y.is_floating_point() and bool(((y.float().sum(1) - 1).abs() < 0.02).all()):
-            return
-        raise ValueError(
-            f"{which} of shape {tuple(y.shape)} is multi-hot or no distribution over the classes (the first row sums "
-            f"to {float(y[0].sum()):g}), but {type(self).__name__} takes one class of each sample. Use a multi-label "
-            "method, such as BinaryCrossEntropy, or yield class ids [B]."
-        )
-
     def _check_finite(self, loss: Tensor, batch_idx: int) -> None:
         # a look makes the host wait for the device; what is not finite stays so, through the weights
         if loss.device.type != "cpu" and batch_idx % max(self.trainer.log_every_n_steps, 1):  # type: ignore[attr-defined]
@@ -444,97 +405,6 @@ class PerturbationModule(StateMixin, LightningModule):
         if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
             config["monitor"] = getattr(scheduler, "monitor", "val/loss")
         return {"optimizer": optimizer, "lr_scheduler": config}
-
-    # evaluation ---------------------------------------------------------------------------------------------------
-
-    def evaluation_logits(self, x: Any) -> Tensor:
-        """Logits that evaluation and prediction read; methods with a post-hoc term override it."""
-        return self(x)  # type: ignore[no-any-return]
-
-    def probabilities(self, logits: Tensor) -> Tensor:
-        """Probabilities of the classes ``[B, C]``."""
-        return logits.softmax(1)
-
-    def predictions(self, prob: Tensor) -> Tensor:
-        """What :meth:`probabilities` decide for: ids ``[B]``."""
-        return prob.argmax(1)
-
-    def evaluation_metrics(self, prefix: str) -> MetricCollection:
-        """The metrics of an evaluation, their names beginning with ``prefix``."""
-        return classification_metrics(self.num_classes, prefix)
-
-    def update_metrics(self, metrics: MetricCollection, logits: Tensor, target: Tensor) -> None:
-        """Adds a batch to :meth:`evaluation_metrics`."""
-        metrics.update(self.probabilities(logits), target)
-
-    def metric_values(self, metrics: MetricCollection) -> dict[str, Tensor]:
-        """The numbers to log of :meth:`evaluation_metrics`; recalls of classes become accuracies of groups of them."""
-        values = metrics.compute()
-        recall = values.pop(f"{metrics.prefix}recall", None)
-        groups = {} if recall is None else known_means(recall, self.class_groups(f"{metrics.prefix}acc"))
-        return {**values, **groups}
-
-    def class_groups(self, name: str) -> dict[str, Tensor]:
-        """The classes of head, medium and tail ``[C]``, in bool, by ``<name>_head`` and so on.
-
-        Samples are counted by true labels where the data knows them, since noise moves many from the head to the
-        tail. Empty where no counts are known, or where all classes are of one group.
-        """
-        counts = self.true_counts if self.true_counts.any() else self.class_counts
-        return {f"{name}_{group}": members for group, members in self.groups.members(counts).items()}
-
-    def _evaluate(self, batch: Any, stage: Literal["val", "test"]) -> None:
-        batch = self._checked_eval(Batch.of(batch))
-        if not len(batch):
-            return
-        logits = self.evaluation_logits(batch.view).float()
-        metrics, loss = self._metrics(stage)
-        self.update_metrics(metrics, logits, batch.y)
-        loss.update(self.plain_loss(logits, batch.y))
-
-    def _metrics(self, stage: Literal["val", "test"]) -> tuple[MetricCollection, SampleMean]:
-        return (self.val_metrics, self.val_loss) if stage == "val" else (self.test_metrics, self.test_loss)
-
-    def _log_metrics(self, stage: Literal["val", "test"]) -> None:
-        metrics, loss = self._metrics(stage)
-        # the metrics are synchronised; sync_dist only spares the user Lightning's advice to set it
-        self.log(f"{stage}/loss", loss.compute(), prog_bar=stage == "val", sync_dist=True)
-        self.log_dict(self.metric_values(metrics), sync_dist=True)
-        metrics.reset()
-        loss.reset()
-
-    def _checked_eval(self, batch: Batch) -> Batch:
-        batch.y = self._as_target(batch.y)
-        if batch.y.ndim != 1:
-            raise ValueError(
-                f"Evaluation labels have shape {tuple(batch.y.shape)}; the metrics compare with class ids [B]. "
-                "Yield ids in validation and test loaders."
-            )
-        if len(batch) and batch.y.device.type == "cpu":
-            self._check_labels(batch.y, "An evaluation label")
-        return batch
-
-    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Updates the ``val/`` metrics."""
-        self._evaluate(batch, "val")
-
-    def on_validation_epoch_end(self) -> None:
-        """Logs the ``val/`` metrics."""
-        self._log_metrics("val")
-
-    def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Updates the ``test/`` metrics."""
-        self._evaluate(batch, "test")
-
-    def on_test_epoch_end(self) -> None:
-        """Logs the ``test/`` metrics."""
-        self._log_metrics("test")
-
-    def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor | None]:
-        """Probabilities ``[B, C]`` and predicted ids ``[B]``; a batch needs no labels."""
-        x, index = Batch.input_of(batch)
-        prob = self.probabilities(self.evaluation_logits(x).float())
-        return {"prob": prob, "pred": self.predictions(prob), "index": index}
 
     # life cycle ---------------------------------------------------------------------------------------------------
 
