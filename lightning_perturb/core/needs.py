@@ -21,6 +21,7 @@ class Needs:
         balanced_from: First epoch whose training batches hold all classes alike often, None for none.
         meta_from: First epoch in which it reads the second stream.
         meta_every: In every so manieth batch of such an epoch it does, from the first on; elsewhere None comes.
+        domains: Each sample's domain (place, colour, source), which with its class makes its group.
     """
 
     index: bool = False
@@ -31,6 +32,7 @@ class Needs:
     balanced_from: int | None = None
     meta_from: int = 0
     meta_every: int = 1
+    domains: bool = False
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,8 @@ class DataFacts:
             for the truth.
         true_counts: True labels per class in the training split ``[C]``, or positives; None where they are unknown.
             Evaluation groups classes by them; no loss may read them.
+        num_domains: Number of domains, the range of ``batch.extra["domain"]``; 0 where samples have none.
+        group_counts: Given labels per class and domain in the training split ``[C, D]``; None where there are none.
     """
 
     num_samples: int
@@ -60,3 +64,5 @@ class DataFacts:
     train_samples: int = 0
     noisy: npt.NDArray[np.bool_] | None = None
     true_counts: npt.NDArray[np.int64] | None = None
+    num_domains: int = 0
+    group_counts: npt.NDArray[np.int64] | None = None
