@@ -1,5 +1,7 @@
 """Splits of a training set: in proportion to the classes, and with the same number of each class."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
@@ -95,7 +97,11 @@ def _adjust_number(labels: Labels, held: npt.NDArray[np.bool_], number: int, ord
 
 
 def balanced_meta_split(
-    labels: npt.ArrayLike, num_classes: int, meta_size: int, generator: np.random.Generator
+    labels: npt.ArrayLike,
+    num_classes: int,
+    meta_size: int,
+    generator: np.random.Generator,
+    names: Sequence[str] | None = None,
 ) -> tuple[Labels, Labels]:
     """Takes a meta set with the same number of samples of every class out of the training set.
 
@@ -107,6 +113,7 @@ def balanced_meta_split(
         num_classes: number of classes C.
         meta_size: number of meta samples; 0 gives an empty meta set.
         generator: the source of the draw.
+        names: what the classes are called in messages; None numbers them.
 
     Returns:
         Positions of the training samples that remain and positions of the meta samples: both sorted, disjoint,
@@ -124,11 +131,12 @@ def balanced_meta_split(
     short = np.flatnonzero((counts >= available) & (counts > 0))
     if short.size:
         c = int(short[np.argmin(available[short] - counts[short])])
+        name = f"class {c}" if names is None else names[c]
         # each class must keep one training sample, so the smallest class bounds the meta set
         most = max(int(available.min()) - 1, 0) * num_classes
         fault = "has only" if counts[c] > available[c] else "would have no training sample left: it has just"
         raise ValueError(
-            f"meta_size={meta_size} asks for {int(counts[c])} samples of class {c}, which {fault} {int(available[c])}. "
+            f"meta_size={meta_size} asks for {int(counts[c])} samples of {name}, which {fault} {int(available[c])}. "
             f"Set meta_size to at most {most}."
         )
     return _divide(choose_per_class(ids, counts, generator))
