@@ -24,11 +24,13 @@ class Listing(NamedTuple):
         paths: Image files ``[N]``.
         labels: Class ids ``[N]``, or multi-hot ``[N, C]``.
         source: The file that lists them.
+        domains: Domain ids ``[N]``, or None where images have no domains.
     """
 
     paths: list[str]
     labels: Labels
     source: str
+    domains: Labels | None = None
 
 
 class LazyImages(PerturbationDataModule):
@@ -74,6 +76,7 @@ class LazyImages(PerturbationDataModule):
         self.root = root
         self.mean = tuple(mean)
         self.std = tuple(std)
+        self._listed_domains: dict[str, Labels | None] = {}
 
     @abstractmethod
     def listing(self, split: Literal["train", "val", "test"]) -> Listing | None:
@@ -109,7 +112,12 @@ class LazyImages(PerturbationDataModule):
                 f"{expected}. Copies with other numbers go round; results are then compared on other data.",
                 stacklevel=2,
             )
+        self._listed_domains[split] = listing.domains
         return ImageFiles(listing.paths, self.load_size, self.fit), listing.labels
+
+    def read_domains(self, split: Literal["train", "val", "test"]) -> Labels | None:
+        """Those of the listing that was read."""
+        return self._listed_domains.get(split)
 
     def _check_files(self, listing: Listing) -> None:
         chosen = np.unique(np.linspace(0, len(listing.paths) - 1, _LOOKED_FOR).astype(np.int64))
