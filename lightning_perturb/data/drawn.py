@@ -16,6 +16,7 @@ from torch import Tensor
 from lightning_perturb.checks import check_choice, check_positive
 from lightning_perturb.core.needs import DataFacts, Needs
 from lightning_perturb.data.balanced import ClassAwareSampler, MetaSampler
+from lightning_perturb.data.domains import check_domains, count_groups
 from lightning_perturb.data.imbalance import Imbalance
 from lightning_perturb.data.label_noise import (
     LabelNoise,
@@ -102,6 +103,8 @@ class DrawnDataModule(LightningDataModule):
         self.balanced_from = balanced_from
         self.train_size = train_size
         self.seed = seed
+        #: the domain of each sample of the full training set ``[N]``, or None
+        self.domains: Labels | None = None
         self._drawn = False
         self._resume: dict[str, Any] | None = None
 
@@ -116,6 +119,11 @@ class DrawnDataModule(LightningDataModule):
     def class_names(self) -> list[str]:
         """A name for each class."""
         return [str(c) for c in range(self.num_classes)]
+
+    @property
+    def domain_names(self) -> list[str]:
+        """A name for each domain, such as a place or a colour; empty where samples have none."""
+        return []
 
     # drawing ------------------------------------------------------------------------------------------------------
 
@@ -154,14 +162,17 @@ class DrawnDataModule(LightningDataModule):
             )
         return stratified_split(labels, self.num_classes, len(labels) - number, self._generator("train_size"))[0]
 
-    def _draw(self, labels: Labels, inputs: Callable[[Labels], Tensor]) -> None:
+    def _draw(self, labels: Labels, inputs: Callable[[Labels], Tensor], domains: npt.ArrayLike | None = None) -> None:
         """Draws splits and given labels.
 
         Args:
             labels: True labels of the full training set ``[N]``, or multi-hot ``[N, C]``.
             inputs: Gives clean inputs at positions; called by noise that looks at them.
+            domains: Domain ids of the full training set ``[N]``; None where samples have none.
         """
         labels = self._checked_labels(labels)
+        if domains is not None:
+            self.domains = check_domains(domains, len(labels), self.domain_names, type(self).__name__)
         self._check_arguments_fit()
         rest = np.arange(len(labels))
         if self.train_size is not None and self.train_size != len(labels):
@@ -243,6 +254,8 @@ class DrawnDataModule(LightningDataModule):
             train_samples=len(self.train_index),
             noisy=self.noisy if self._needs is not None and self._needs.truth else None,
             true_counts=self.true_counts,
+            num_domains=0 if self.domains is None else len(self.domain_names),
+            group_counts=self.group_counts,
         )
 
     @property
@@ -256,6 +269,15 @@ class DrawnDataModule(LightningDataModule):
         """True labels by class in the training split ``[C]``; positives where labels are multi-hot."""
         self._need_setup()
         return count_classes(self.true_labels[self.train_index], self.num_classes)
+
+    @property
+    def group_counts(self) -> Labels | None:
+        """Given labels by class and domain in the training split ``[C, D]``; None where samples have no domains."""
+        self._need_setup()
+        if self.domains is None:
+            return None
+        given, domains = self.given_labels[self.train_index], self.domains[self.train_index]
+        return count_groups(given, domains, self.num_classes, len(self.domain_names))
 
     @property
     def noisy(self) -> npt.NDArray[np.bool_]:
