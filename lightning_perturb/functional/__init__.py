@@ -4,6 +4,7 @@ Logits are [B, C]; a target is class ids [B] (int64) or, where the function says
 per sample, [B]. Half-precision logits are computed in float32.
 """
 
+from lightning_perturb.functional.active_passive import normalized_cross_entropy, normalized_focal_loss
 from lightning_perturb.functional.adjuster import (
     adjust,
     gce_hyperparameters,
@@ -295,6 +296,8 @@ __all__ = [
     "multi_label_lpl",
     "negative_tolerant_bias",
     "noise_gaps",
+    "normalized_cross_entropy",
+    "normalized_focal_loss",
     "one_hot",
     "online_label_smoothing_target",
     "oracle_class_conditional_noise_bound",
