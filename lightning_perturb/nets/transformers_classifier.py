@@ -25,7 +25,7 @@ class TransformersClassifier(nn.Module):
         ValueError: if the files cannot be read, or are no sequence classifier.
     """
 
-    def __init__(self, name: str = "bert-base-uncased", num_classes: int = 2, pretrained: bool = True) -> None:
+    def __init__(self, name: str, num_classes: int, pretrained: bool = True) -> None:
         check_positive("num_classes", num_classes)
         super().__init__()
         transformers = need_transformers(type(self).__name__)
