@@ -463,6 +463,10 @@ class PerturbationModule(StateMixin, EvaluatedModule):
                 "with domains, such as ColoredDigits or Waterbirds, or Arrays with its argument domains."
             )
         self.facts = facts
+        take_vocabulary = getattr(self.net, "take_vocabulary", None)
+        if facts.vocabulary is not None and callable(take_vocabulary):
+            # before anything is restored: what a checkpoint has learned goes over word vectors from a file
+            take_vocabulary(facts.vocabulary)
         self.class_counts.copy_(torch.from_numpy(facts.class_counts))
         self.true_counts.zero_()
         if facts.true_counts is not None:

@@ -283,7 +283,7 @@ class PerturbationDataModule(DrawnDataModule):
 def _rows(x: Inputs, positions: Labels) -> Tensor:
     if not isinstance(x, Tensor):
         raise ValueError(
-            "The label noise looks at the pixels of all images, which are decoded one by one here and would not fit "
-            "into memory. Choose a noise that looks at labels alone."
+            "The label noise looks at the pixels or features of all samples, which these are not: images that are "
+            "decoded one by one, and would not fit into memory, or texts. Choose a noise that looks at labels alone."
         )
     return x[torch.from_numpy(positions)]
