@@ -11,7 +11,7 @@ from torch import Tensor
 from lightning_perturb.checks import check_positive
 from lightning_perturb.core.batch import Batch, _map_input
 from lightning_perturb.data.augment import Augmentation
-from lightning_perturb.data.datasets import BatchedSet, Inputs, ResumableLoader, as_is
+from lightning_perturb.data.datasets import BatchedSet, Inputs, ResumableLoader, as_is, joined
 from lightning_perturb.data.drawn import DrawnDataModule
 from lightning_perturb.data.drawn import hold_out as hold_out
 from lightning_perturb.data.labels import Labels as Labels
@@ -78,6 +78,14 @@ class PerturbationDataModule(DrawnDataModule):
         """
         raise NotImplementedError(f"{type(self).__name__} must read its arrays.")
 
+    def read_meta(self) -> tuple[Inputs, Labels] | None:
+        """Reads clean samples that the source brings for meta-learning, none of which is in another split.
+
+        They are told from the training samples by their positions, which count on behind those. Where there are some,
+        ``brings_meta`` must say so.
+        """
+        return None
+
     # setup --------------------------------------------------------------------------------------------------------
 
     def setup(self, stage: str | None = None) -> None:
@@ -95,8 +103,9 @@ class PerturbationDataModule(DrawnDataModule):
                     f"{asking} asks for a validation split, but {type(self).__name__} found one in the data. Set "
                     "val_size to 0 and meta_labels to drop or merge, or leave that split out of the data."
                 )
-            self._draw(train[1], partial(_rows, train[0]))
-            self._train = train
+            meta = self.read_meta() if self.brings_meta else None
+            self._draw(train[1], partial(_rows, train[0]), None if meta is None else meta[1])
+            self._train = train if meta is None else (joined(train[0], meta[0]), self._labels)
         if self._drawn:
             self._hand_out_meta()
         if stage in (None, "test", "predict") and self._test is None:
@@ -112,7 +121,7 @@ class PerturbationDataModule(DrawnDataModule):
         views = self._needs.views if self._needs is not None else 1
         training = self._loader(sampler, self._images_and(self.given_labels), self.augment, views)
         return self._with_meta(
-            training, sampler, lambda meta: self._loader(meta, self._images_and(self.true_labels), self.augment, 1)
+            training, sampler, lambda meta: self._loader(meta, self._images_and(self._labels), self.augment, 1)
         )
 
     def val_dataloader(self) -> Any:
