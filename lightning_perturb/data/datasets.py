@@ -44,6 +44,8 @@ class BatchedSet(Dataset[Any]):
         views: Independently augmented views of each sample.
         seed: Seed of the augmentation.
         pairs: Serve ``(x, y)`` instead of a :class:`Batch`, for modules of other projects.
+        domains: All domain ids ``[N]``, or which domains apply ``[N, D]``, served as ``extra["domain"]``; None where
+            samples have none.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class BatchedSet(Dataset[Any]):
         views: int = 1,
         seed: int = 0,
         pairs: bool = False,
+        domains: Tensor | None = None,
     ) -> None:
         self.x = x
         self.y = y
@@ -61,6 +64,7 @@ class BatchedSet(Dataset[Any]):
         self.views = views
         self.seed = seed
         self.pairs = pairs
+        self.domains = domains
 
     def __len__(self) -> int:
         return len(self.x)
@@ -77,6 +81,8 @@ class BatchedSet(Dataset[Any]):
         if self.pairs:
             return views[0], y
         extra = {} if draw.keys is None else {"sample_key": draw.keys}
+        if self.domains is not None:
+            extra["domain"] = self.domains.index_select(0, draw.positions)
         return Batch(views if self.views > 1 else views[0], y, draw.positions, extra)
 
     def _view(self, x: Tensor, draw: Draw, number: int) -> Tensor:

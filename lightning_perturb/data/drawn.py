@@ -16,6 +16,7 @@ from torch import Tensor
 from lightning_perturb.checks import check_choice, check_positive
 from lightning_perturb.core.needs import DataFacts, Needs
 from lightning_perturb.data.balanced import ClassAwareSampler, MetaSampler
+from lightning_perturb.data.domains import check_domains, count_groups
 from lightning_perturb.data.imbalance import Imbalance
 from lightning_perturb.data.label_noise import (
     LabelNoise,
@@ -111,6 +112,8 @@ class DrawnDataModule(LightningDataModule):
         self.train_size = train_size
         self.labels_known = labels_known
         self.seed = seed
+        #: the domain of each sample of the full training set ``[N]``, or None
+        self.domains: Labels | None = None
         self._drawn = False
         self._resume: dict[str, Any] | None = None
 
@@ -138,6 +141,11 @@ class DrawnDataModule(LightningDataModule):
     def class_names(self) -> list[str]:
         """A name for each class."""
         return [str(c) for c in range(self.num_classes)]
+
+    @property
+    def domain_names(self) -> list[str]:
+        """A name for each domain, such as a place or a colour; empty where samples have none."""
+        return []
 
     # drawing ------------------------------------------------------------------------------------------------------
 
@@ -176,12 +184,19 @@ class DrawnDataModule(LightningDataModule):
             )
         return stratified_split(labels, self.num_classes, len(labels) - number, self._generator("train_size"))[0]
 
-    def _draw(self, labels: Labels, inputs: Callable[[Labels], Tensor], meta_labels: Labels | None = None) -> None:
+    def _draw(
+        self,
+        labels: Labels,
+        inputs: Callable[[Labels], Tensor],
+        domains: npt.ArrayLike | None = None,
+        meta_labels: Labels | None = None,
+    ) -> None:
         """Draws splits and given labels.
 
         Args:
             labels: Labels of the training set as they are read ``[N]``, or multi-hot ``[N, C]``.
             inputs: Gives clean inputs at positions; called by noise that looks at them.
+            domains: Domain ids of the training set, and of the clean samples behind it; None where samples have none.
             meta_labels: Labels of the clean samples that the source brings ``[M]``, which count on behind the training
                 set (positions N to N+M-1); None where it brings none.
         """
@@ -207,6 +222,8 @@ class DrawnDataModule(LightningDataModule):
             rest = rest[
                 self.imbalance(labels[rest], self.num_classes, self._generator("imbalance"), before_split=before_split)
             ]
+        if domains is not None:
+            self.domains = check_domains(domains, len(labels), self.domain_names, type(self).__name__)
         given = labels.copy()
         if self.label_noise is not None:
             noisy = np.sort(np.concatenate([rest, val]))
@@ -283,6 +300,8 @@ class DrawnDataModule(LightningDataModule):
             train_samples=len(self.train_index),
             noisy=self.noisy if self._needs is not None and self._needs.truth else None,
             true_counts=self.true_counts,
+            num_domains=0 if self.domains is None else len(self.domain_names),
+            group_counts=self.group_counts,
         )
 
     @property
@@ -301,6 +320,15 @@ class DrawnDataModule(LightningDataModule):
         """True labels by class in the training split ``[C]``, or positives; None where nobody knows them."""
         self._need_setup()
         return count_classes(self._labels[self.train_index], self.num_classes) if self.labels_known else None
+
+    @property
+    def group_counts(self) -> Labels | None:
+        """Given labels by class and domain in the training split ``[C, D]``; None where samples have no domains."""
+        self._need_setup()
+        if self.domains is None:
+            return None
+        given, domains = self.given_labels[self.train_index], self.domains[self.train_index]
+        return count_groups(given, domains, self.num_classes, len(self.domain_names))
 
     @property
     def noisy(self) -> npt.NDArray[np.bool_] | None:

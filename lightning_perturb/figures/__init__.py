@@ -19,10 +19,12 @@ from lightning_perturb.figures.perturbation import perturbation_distribution
 from lightning_perturb.figures.read import read_metric
 from lightning_perturb.figures.save import save
 from lightning_perturb.figures.self_paced import loss_ratio_curve, spl_weight_curves
+from lightning_perturb.figures.sensitivity import accuracy_by_value
 
 __all__ = [
     "ClassVariation",
     "Classifier",
+    "accuracy_by_value",
     "accuracy_curves",
     "adversarial_by_class",
     "adversarial_over_epochs",

@@ -12,6 +12,7 @@ from lightning_perturb.functional.adjuster import (
     sl_hyperparameters,
 )
 from lightning_perturb.functional.adversarial_label_smoothing import adversarial_label_smoothing_target
+from lightning_perturb.functional.apgd import apgd, apgd_checkpoints
 from lightning_perturb.functional.arcface import arcface_logits
 from lightning_perturb.functional.bootstrapping import hard_bootstrapping_target, soft_bootstrapping_target
 from lightning_perturb.functional.center_loss import center_loss, update_centers
@@ -140,7 +141,7 @@ from lightning_perturb.functional.noise_tolerance import (
     symmetric_transition,
 )
 from lightning_perturb.functional.online_label_smoothing import accumulate, class_average, online_label_smoothing_target
-from lightning_perturb.functional.pgd import l2_start, pgd, uniform_start
+from lightning_perturb.functional.pgd import fgsm, l2_start, pgd, uniform_start
 from lightning_perturb.functional.polyloss import poly_loss
 from lightning_perturb.functional.polysoft import polysoft_loss, polysoft_weight
 from lightning_perturb.functional.proselflc import proselflc_target, trust
@@ -175,6 +176,8 @@ __all__ = [
     "adversarial_logits",
     "all_adversarial",
     "all_anti_adversarial",
+    "apgd",
+    "apgd_checkpoints",
     "arcface_logits",
     "average_class_loss",
     "batch_statistics",
@@ -212,6 +215,7 @@ __all__ = [
     "fairness_term",
     "feature_gradient",
     "feature_gradient_norm",
+    "fgsm",
     "focal_loss",
     "forward_corrected_loss",
     "frequency_bounds",

@@ -5,10 +5,11 @@ import accuracy_pool
 import accuracy_run
 import pytest
 from accuracy import main
+from accuracy_figures import by_value, draw
 from accuracy_grid import build_data, build_method, read_grid
 from accuracy_pool import claimed, write_result
 from accuracy_run import Curve
-from accuracy_tables import Results, read_results, select, table
+from accuracy_tables import Results, pending, read_results, select, table
 from lightning.pytorch import Trainer, seed_everything
 from readme import write_section
 
@@ -210,6 +211,18 @@ def test_several_labels_are_told_by_mean_average_precision(grid_file, tmp_path, 
     assert "ccuracy" not in printed.replace("accuracy-noisy.png", "")
 
 
+def test_a_hyperparameter_has_a_plot_where_it_is_searched_alone(grid_file, tmp_path):
+    grid_file.write_text(grid_file.read_text().replace("[1.0, 2.0]", "[4.0, 1.0, 2.0]"))
+    rows = {("MixPert eta=1.0", "noisy"): 0.3, ("MixPert eta=2.0", "noisy"): 0.5, ("CrossEntropy", "noisy"): 0.1}
+    read = fill(grid_file, tmp_path, {row: lambda seed, at=at: {"test": [at + 0.1 * seed]} for row, at in rows.items()})
+    (file,) = by_value(read, tmp_path).values()
+    assert file.name == "accuracy-mixpert-by-eta.png"
+    assert "MixPert: test accuracy by eta" in draw(read, tmp_path)
+    # two values are no curve
+    grid_file.write_text(grid_file.read_text().replace("[4.0, 1.0, 2.0]", "[1.0, 2.0]"))
+    assert by_value(read_results(read_grid(grid_file), tmp_path), tmp_path) == {}
+
+
 def test_settings_are_chosen_on_validation_alone(grid_file, tmp_path):
     numbers = {
         # the test would choose eta 1, and so would each first epoch
@@ -281,7 +294,9 @@ def test_groups_of_classes_have_tables_of_their_own(grid_file, tmp_path, capsys)
 
 
 def test_an_empty_grid_says_so(grid_file):
-    assert "None of 12 runs is done yet." in table(Results(read_grid(grid_file)))
+    grid = read_grid(grid_file)
+    assert "None of 12 runs is done yet." in table(Results(grid))
+    assert pending(grid) == "Tiny: none of 12 runs is done yet (`grids/tiny.yaml`).\n"
 
 
 def test_results_are_written_whole_or_not(tmp_path, monkeypatch):

@@ -139,6 +139,30 @@ def test_inputs_of_another_kind_are_named():
         Other(X[:COUNT], Y, num_classes=CLASSES).setup("fit")
 
 
+def test_they_have_domains_where_training_samples_have_some():
+    class Placed(WithClean):
+        domain_names = ["here", "there"]
+
+        def read_domains(self, split):
+            return Y % 2
+
+        def read_meta_domains(self):
+            return CLEAN % 2
+
+    found = Placed(X[:COUNT], Y, num_classes=CLASSES, meta_labels="merge")
+    found.setup("fit")
+    assert found.domains.tolist() == [*(Y % 2), *(CLEAN % 2)]
+    (batch,) = [part for part in found.score_dataloader()]
+    assert batch.extra["domain"].tolist() == (Y % 2).tolist()
+
+    class Nowhere(Placed):
+        def read_meta_domains(self):
+            return None
+
+    with pytest.raises(ValueError, match="Nowhere gives training samples domains, but its clean samples none"):
+        Nowhere(X[:COUNT], Y, num_classes=CLASSES).setup("fit")
+
+
 def test_an_unbalanced_stream_has_the_proportions_of_the_set_everywhere():
     labels = np.random.default_rng(0).permutation(np.repeat([0, 1, 2], [40, 20, 10]))
     order = BalancedSampler(torch.arange(70), labels, 7, seed=3).order(1).numpy()
