@@ -152,7 +152,7 @@ def test_they_have_domains_where_training_samples_have_some():
     found = Placed(X[:COUNT], Y, num_classes=CLASSES, meta_labels="merge")
     found.setup("fit")
     assert found.domains.tolist() == [*(Y % 2), *(CLEAN % 2)]
-    (batch,) = [part for part in found.score_dataloader()]
+    (batch,) = list(found.score_dataloader())
     assert batch.extra["domain"].tolist() == (Y % 2).tolist()
 
     class Nowhere(Placed):
