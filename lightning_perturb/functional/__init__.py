@@ -4,6 +4,7 @@ Logits are [B, C]; a target is class ids [B] (int64) or, where the function says
 per sample, [B]. Half-precision logits are computed in float32.
 """
 
+from lightning_perturb.functional.active_passive import normalized_cross_entropy, normalized_focal_loss
 from lightning_perturb.functional.adjuster import (
     adjust,
     gce_hyperparameters,
@@ -44,6 +45,7 @@ from lightning_perturb.functional.class_balanced import (
     inverse_frequency_weights,
 )
 from lightning_perturb.functional.confidence_penalty import confidence_penalty
+from lightning_perturb.functional.coral import coral_penalty
 from lightning_perturb.functional.cosine import cosine_logits
 from lightning_perturb.functional.cross_entropy import (
     binary_cross_entropy,
@@ -61,9 +63,11 @@ from lightning_perturb.functional.distribution_balanced import (
 )
 from lightning_perturb.functional.disturb_label import disturb_label
 from lightning_perturb.functional.dlb import dlb_loss
+from lightning_perturb.functional.domain_risks import domain_balance, domain_means
 from lightning_perturb.functional.focal import binary_focal_entries, binary_focal_loss, focal_loss
 from lightning_perturb.functional.forward_correction import estimate_transition, forward_corrected_loss
 from lightning_perturb.functional.gce import gce_loss, truncated_gce_keep, truncated_gce_loss
+from lightning_perturb.functional.group_dro import balanced_group_weights, generalization_adjustment, group_dro_step
 from lightning_perturb.functional.iada import (
     adversarial_logits,
     fairness_term,
@@ -73,6 +77,7 @@ from lightning_perturb.functional.iada import (
     regularization_term,
     robustness_term,
 )
+from lightning_perturb.functional.information_bottleneck import feature_variance
 from lightning_perturb.functional.inner_steps import (
     bounded_reweighting,
     bounded_step,
@@ -82,6 +87,7 @@ from lightning_perturb.functional.inner_steps import (
     project_simplex,
     shared_slack,
 )
+from lightning_perturb.functional.irm import irm_penalty, irm_slopes
 from lightning_perturb.functional.isda import (
     BatchStatistics,
     ClassCovariance,
@@ -150,6 +156,12 @@ from lightning_perturb.functional.robust_clustering import (
     robust_clustering,
     robust_clustering_cost,
 )
+from lightning_perturb.functional.selective_mixup import (
+    choose_partners,
+    other_domain,
+    same_domain_other_label,
+    same_label_other_domain,
+)
 from lightning_perturb.functional.self_paced import (
     linear_spl_weights,
     logarithmic_spl_weights,
@@ -165,6 +177,7 @@ from lightning_perturb.functional.strategies import (
     tail_adversarial,
 )
 from lightning_perturb.functional.svm_slack import hinge_loss, slack, svm_slack
+from lightning_perturb.functional.vrex import vrex_penalty
 
 __all__ = [
     "BatchStatistics",
@@ -180,6 +193,7 @@ __all__ = [
     "apgd_checkpoints",
     "arcface_logits",
     "average_class_loss",
+    "balanced_group_weights",
     "batch_statistics",
     "binary_cross_entropy",
     "binary_cross_entropy_entries",
@@ -188,6 +202,7 @@ __all__ = [
     "bounded_reweighting",
     "bounded_step",
     "center_loss",
+    "choose_partners",
     "class_average",
     "class_balanced_focal_loss",
     "class_conditional_noise_bound",
@@ -203,18 +218,22 @@ __all__ = [
     "confidence_penalty",
     "confidence_split",
     "confidence_threshold",
+    "coral_penalty",
     "correctness",
     "cosine_logits",
     "cross_entropy",
     "distribution_balanced_loss",
     "disturb_label",
     "dlb_loss",
+    "domain_balance",
+    "domain_means",
     "doubted_anti_adversarial",
     "effective_number_weights",
     "estimate_transition",
     "fairness_term",
     "feature_gradient",
     "feature_gradient_norm",
+    "feature_variance",
     "fgsm",
     "focal_loss",
     "forward_corrected_loss",
@@ -224,7 +243,9 @@ __all__ = [
     "gce_hyperparameters",
     "gce_loss",
     "gce_spread",
+    "generalization_adjustment",
     "generalization_term",
+    "group_dro_step",
     "hard_bootstrapping_target",
     "hard_by_share",
     "hard_by_value",
@@ -233,6 +254,8 @@ __all__ = [
     "imbalance_errors",
     "imbalance_gamma_limit",
     "inverse_frequency_weights",
+    "irm_penalty",
+    "irm_slopes",
     "isda_logits",
     "isda_perturbation",
     "isda_term",
@@ -273,10 +296,13 @@ __all__ = [
     "multi_label_lpl",
     "negative_tolerant_bias",
     "noise_gaps",
+    "normalized_cross_entropy",
+    "normalized_focal_loss",
     "one_hot",
     "online_label_smoothing_target",
     "oracle_class_conditional_noise_bound",
     "oracle_symmetric_noise_bounds",
+    "other_domain",
     "outlier_perturbation",
     "pair_transition",
     "perturb_label",
@@ -304,6 +330,8 @@ __all__ = [
     "robust_clustering",
     "robust_clustering_cost",
     "robustness_term",
+    "same_domain_other_label",
+    "same_label_other_domain",
     "sample_bounds",
     "sample_loss",
     "shared_slack",
@@ -330,4 +358,5 @@ __all__ = [
     "update_moments",
     "variance_imbalance_errors",
     "variance_imbalance_gamma_range",
+    "vrex_penalty",
 ]

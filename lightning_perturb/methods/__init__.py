@@ -1,5 +1,6 @@
 """The methods: each a LightningModule over the common base."""
 
+from lightning_perturb.methods.active_passive import ActivePassiveLoss
 from lightning_perturb.methods.adversarial_label_smoothing import AdversarialLabelSmoothing
 from lightning_perturb.methods.arcface import ArcFace, CategoryArcFace
 from lightning_perturb.methods.binary_cross_entropy import BinaryCrossEntropy
@@ -69,6 +70,7 @@ __all__ = [
     "RBCENTR",
     "RCE",
     "SL",
+    "ActivePassiveLoss",
     "AdversarialLabelSmoothing",
     "ArcFace",
     "BinaryCrossEntropy",

@@ -53,6 +53,7 @@ NEEDED: dict[str, dict[str, Any]] = {
 
 # a method that is not named here is tested with its defaults
 VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
+    "ActivePassiveLoss": {"focal": {"active": "nfl", "passive": "mae", "alpha": 2.0}},
     "LogPert": {
         "alternating": {"update": "alternating"},
         "prox": {
