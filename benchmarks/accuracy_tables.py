@@ -15,7 +15,17 @@ from accuracy_pool import done_runs
 # below this share of memorised noise a comparison of last epochs says nothing about noise
 _MEMORISED = 0.8
 _LAST = 5
-_ERROR, _LOSS = "/error", "/loss"
+_LOSS = "/loss"
+# what is kept is the share that is right
+_ERRORS = {"/error": "/acc", "/top5_error": "/top5"}
+_NAMES = {
+    "acc": "Test accuracy",
+    "error": "Test error",
+    "top5": "Test top-5 accuracy",
+    "top5_error": "Test top-5 error",
+    "macro_precision": "Test precision, mean over classes",
+    "mAP": "Test mAP",
+}
 
 
 @dataclass
@@ -28,10 +38,10 @@ class Results:
     def curves(self, row: str, column: str, name: str) -> list[list[float | None]]:
         """One number by epoch of every seed whose training did not break off."""
         results = [result["curve"] for result in self.done.get((row, column), []) if not result["error"]]
-        if name.endswith(_ERROR):
-            # what is kept is the accuracy
-            accuracy = name.removesuffix(_ERROR) + "/acc"
-            return [_complement(curve[accuracy]) for curve in results if accuracy in curve]
+        for error, right in _ERRORS.items():
+            if name.endswith(error):
+                right = name.removesuffix(error) + right
+                return [_complement(curve[right]) for curve in results if right in curve]
         return [curve[name] for curve in results if name in curve]
 
     def all(self) -> list[Spec]:
@@ -82,7 +92,7 @@ def _mean(values: Iterable[float | None]) -> float:
 
 def _falls(name: str) -> bool:
     """Whether less is better."""
-    return name.endswith((_ERROR, _LOSS))
+    return name.endswith((*_ERRORS, _LOSS))
 
 
 def _complement(curve: Iterable[float | None]) -> list[float | None]:
@@ -132,9 +142,9 @@ def pending(grid: Grid) -> str:
 
 
 def _named(metric: str) -> str:
-    name, _, group = metric.removeprefix("test/").partition("_")
-    known = {"acc": "Test accuracy", "error": "Test error", "mAP": "Test mAP"}.get(name)
-    return f"{known}, {group}" if known and group else known or metric
+    plain = metric.removeprefix("test/")
+    name, _, group = plain.partition("_")
+    return _NAMES.get(plain) or (f"{_NAMES[name]}, {group}" if name in _NAMES else metric)
 
 
 def axis(grid: Grid) -> str:
@@ -169,7 +179,10 @@ def scale(read: Results) -> str:
 
 
 def _shares(every: list[Spec]) -> str:
-    low, high = (round(100 * end(result["noise_rate"] for result in every)) for end in (min, max))
+    known = [result["noise_rate"] for result in every if result["noise_rate"] is not None]
+    if not known:
+        return "an unknown share of"
+    low, high = (round(100 * end(known)) for end in (min, max))
     return f"{low} %" if low == high else f"{low} to {high} %"
 
 

@@ -163,6 +163,24 @@ def test_the_paper_stands_beside(grid_file, tmp_path):
     assert "memorised only" not in text
 
 
+def test_errors_among_five_and_an_unknown_share_of_wrong_labels(grid_file, tmp_path):
+    text = grid_file.read_text().replace("title: Tiny", "metrics: [test/error, test/top5_error, test/macro_precision]")
+    paper = "paper: {source: x, metrics: [test/error, test/top5_error], rows: {CrossEntropy: '20.5 6.1 - 7.2'}}\n"
+    grid_file.write_text(text + paper)
+    for run in read_grid(grid_file).runs:
+        if (run.row, run.column) == ("CrossEntropy", "clean"):
+            result = made_up(run, [0.5, 0.75])
+            result["curve"] |= {"test/top5": [0.75, 0.9375], "test/macro_precision": [0.25, 0.5]}
+            write_result(tmp_path / "any" / "runs" / run.file_name, {**result, "noise_rate": None})
+    found = table(read_results(read_grid(grid_file), tmp_path))
+    assert "Test top-5 error (%) after the last epoch, beside" in found
+    assert "Test precision, mean over classes (%)" in found
+    assert "| CrossEntropy | 25.00 ± 0.00 [20.5] | – |" in found
+    assert "| CrossEntropy | 6.25 ± 0.00 [6.1] | – [7.2] |" in found
+    assert "| CrossEntropy | 50.00 ± 0.00 | – |" in found
+    assert "(an unknown share of wrong labels)" in found
+
+
 def test_several_labels_are_told_by_mean_average_precision(grid_file, tmp_path, capsys):
     text = grid_file.read_text().replace(
         "title: Tiny", "metrics: [test/mAP, test/mAP_head, test/mAP_tail]\ntitle: Tiny"
