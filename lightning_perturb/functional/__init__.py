@@ -53,6 +53,7 @@ from lightning_perturb.functional.cross_entropy import (
     one_hot,
     probability_margin,
 )
+from lightning_perturb.functional.decoupling import scaled_logits, tau_normalized_logits, tau_normalized_weight
 from lightning_perturb.functional.distribution_balanced import (
     distribution_balanced_loss,
     negative_tolerant_bias,
@@ -302,6 +303,7 @@ __all__ = [
     "robustness_term",
     "sample_bounds",
     "sample_loss",
+    "scaled_logits",
     "shared_slack",
     "simulated_errors",
     "sl_hyperparameters",
@@ -316,6 +318,8 @@ __all__ = [
     "symmetric_noise_bounds",
     "symmetric_transition",
     "tail_adversarial",
+    "tau_normalized_logits",
+    "tau_normalized_weight",
     "training_characteristics",
     "truncated_gce_keep",
     "truncated_gce_loss",

@@ -8,6 +8,7 @@ from lightning_perturb.methods.center_loss import CenterLoss
 from lightning_perturb.methods.class_weights import ClassBalanced, ClassBalancedFocal, ReWeighting
 from lightning_perturb.methods.confidence_penalty import ConfidencePenalty
 from lightning_perturb.methods.cross_entropy import CrossEntropy
+from lightning_perturb.methods.decoupling import ClassifierRetraining, LearnableWeightScaling, TauNormalization
 from lightning_perturb.methods.distribution_balanced import NTR, RBCE, RBCENTR, RBCEFocal, RBCEFocalNTR
 from lightning_perturb.methods.disturb_label import DisturbLabel
 from lightning_perturb.methods.dlb import DLB
@@ -77,6 +78,7 @@ __all__ = [
     "ClassBalanced",
     "ClassBalancedFineTuning",
     "ClassBalancedFocal",
+    "ClassifierRetraining",
     "ConfidencePenalty",
     "CrossEntropy",
     "DisturbLabel",
@@ -86,6 +88,7 @@ __all__ = [
     "KnowledgeDistillation",
     "LabelSmoothing",
     "LargeMarginSoftmax",
+    "LearnableWeightScaling",
     "LogPert",
     "LogitAdjustedLPL",
     "LogitAdjustment",
@@ -125,6 +128,7 @@ __all__ = [
     "ReWeighting",
     "SelfPacedLogPert",
     "SoftBootstrapping",
+    "TauNormalization",
     "TransferredRobustLoss",
     "TruncatedGCE",
 ]

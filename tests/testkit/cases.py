@@ -43,6 +43,11 @@ def adjuster_file(robust_loss: str = "gce") -> str:
     return str(path)
 
 
+def falling(optimizer: torch.optim.Optimizer) -> Any:
+    """A schedule of a second stage, whose first is another."""
+    return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 4)
+
+
 #: what a method cannot train without, or is plain cross-entropy
 NEEDED: dict[str, dict[str, Any]] = {
     "KnowledgeDistillation": {"teacher": Teacher()},
@@ -86,6 +91,8 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
         "sampling": {"from_epoch": 1},
         "classifier": {"from_epoch": 1, "tuned": "classifier", "balance": "weights"},
     },
+    "ClassifierRetraining": {"second": {"from_epoch": 1, "second_scheduler": falling}},
+    "LearnableWeightScaling": {"second": {"from_epoch": 1}},
     "ClassBalancedFocal": {"softmax": {"form": "softmax", "beta": 0.9}},
     "LDAM": {"plain": {"cosine": False, "margin": 2.0}},
     "LDAMDRW": {"reweighted": {"from_epoch": 1, "scale": 10.0}},
