@@ -145,6 +145,13 @@ from lightning_perturb.functional.pgd import l2_start, pgd, uniform_start
 from lightning_perturb.functional.polyloss import poly_loss
 from lightning_perturb.functional.polysoft import polysoft_loss, polysoft_weight
 from lightning_perturb.functional.proselflc import proselflc_target, trust
+from lightning_perturb.functional.risda import (
+    class_sums,
+    confusion_counts,
+    confusion_rates,
+    reasoned_covariance,
+    risda_mean_term,
+)
 from lightning_perturb.functional.robust_clustering import (
     outlier_perturbation,
     robust_clustering,
@@ -194,6 +201,7 @@ __all__ = [
     "class_distance",
     "class_frequency",
     "class_loss_variation",
+    "class_sums",
     "classifier_cosine",
     "classifier_norm",
     "confidence_bounds",
@@ -201,6 +209,8 @@ __all__ = [
     "confidence_penalty",
     "confidence_split",
     "confidence_threshold",
+    "confusion_counts",
+    "confusion_rates",
     "correctness",
     "cosine_logits",
     "cross_entropy",
@@ -293,11 +303,13 @@ __all__ = [
     "proselflc_target",
     "rce_loss",
     "rce_spread",
+    "reasoned_covariance",
     "rebalanced_weights",
     "regularization_term",
     "relative_entropy",
     "relative_loss",
     "relative_loss_variation",
+    "risda_mean_term",
     "robust_clustering",
     "robust_clustering_cost",
     "robustness_term",

@@ -47,6 +47,7 @@ from lightning_perturb.methods.pgd_training import PGDTraining
 from lightning_perturb.methods.polyloss import PolyLoss
 from lightning_perturb.methods.proselflc import ProSelfLC
 from lightning_perturb.methods.resampling import ClassBalancedFineTuning, ReSampling
+from lightning_perturb.methods.risda import RISDA
 from lightning_perturb.methods.robust_losses import GCE, JS, MAE, RCE, SL, PolySoft, TruncatedGCE
 from lightning_perturb.methods.self_paced_logpert import SelfPacedLogPert
 from lightning_perturb.methods.transferred_robust_loss import TransferredRobustLoss
@@ -69,6 +70,7 @@ __all__ = [
     "RBCELPL",
     "RBCENTR",
     "RCE",
+    "RISDA",
     "SL",
     "AdversarialLabelSmoothing",
     "ArcFace",

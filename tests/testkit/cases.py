@@ -107,6 +107,7 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
         "ema": {"split": "frequency", "bound_stat": "confidence", "q_stat": "ema", "delta_eps": 2.0},
         "through": {"detach": False, "freeze_split": False, "grad_norm": "column", "eps": 1.0, "alpha": 0.2},
     },
+    "RISDA": {"fresh": {"transfer": "fresh", "covariance": "diagonal", "warmup_epochs": 1}},
     "LogitAdjustedLPL": {"frequency": {"split": "frequency"}},
     "Perturb": {
         "universal": {
