@@ -62,7 +62,11 @@ from lightning_perturb.functional.distribution_balanced import (
 from lightning_perturb.functional.disturb_label import disturb_label
 from lightning_perturb.functional.dlb import dlb_loss
 from lightning_perturb.functional.focal import binary_focal_entries, binary_focal_loss, focal_loss
-from lightning_perturb.functional.forward_correction import estimate_transition, forward_corrected_loss
+from lightning_perturb.functional.forward_correction import (
+    estimate_transition,
+    forward_corrected_loss,
+    gold_transition,
+)
 from lightning_perturb.functional.gce import gce_loss, truncated_gce_keep, truncated_gce_loss
 from lightning_perturb.functional.iada import (
     adversarial_logits,
@@ -222,6 +226,7 @@ __all__ = [
     "gce_loss",
     "gce_spread",
     "generalization_term",
+    "gold_transition",
     "hard_bootstrapping_target",
     "hard_by_share",
     "hard_by_value",
