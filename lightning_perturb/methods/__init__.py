@@ -15,6 +15,7 @@ from lightning_perturb.methods.disturb_label import DisturbLabel
 from lightning_perturb.methods.dlb import DLB
 from lightning_perturb.methods.focal import Focal
 from lightning_perturb.methods.forward_correction import ForwardCorrection
+from lightning_perturb.methods.gold_loss_correction import GoldLossCorrection
 from lightning_perturb.methods.iada import IADA
 from lightning_perturb.methods.isda import ISDA
 from lightning_perturb.methods.isda_lpl import ISDALPL
@@ -88,6 +89,7 @@ __all__ = [
     "DisturbLabel",
     "Focal",
     "ForwardCorrection",
+    "GoldLossCorrection",
     "HardBootstrapping",
     "KnowledgeDistillation",
     "LabelSmoothing",
