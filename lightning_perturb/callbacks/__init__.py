@@ -10,6 +10,7 @@ from lightning_perturb.callbacks.dynamics import (
     suggested_labels,
     suspect_scores,
 )
+from lightning_perturb.callbacks.groups import GroupReport
 from lightning_perturb.callbacks.hyperparameters import HyperparameterReport, LossReport
 from lightning_perturb.callbacks.loss_variation import LossVariationReport
 from lightning_perturb.callbacks.perturbation import PerturbationReport
@@ -21,6 +22,7 @@ __all__ = [
     "AdversarialReport",
     "AugmentationReport",
     "BoundaryReport",
+    "GroupReport",
     "HyperparameterReport",
     "LossReport",
     "LossVariationReport",
