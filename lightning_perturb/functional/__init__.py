@@ -65,7 +65,12 @@ from lightning_perturb.functional.domain_risks import domain_balance, domain_mea
 from lightning_perturb.functional.focal import binary_focal_entries, binary_focal_loss, focal_loss
 from lightning_perturb.functional.forward_correction import estimate_transition, forward_corrected_loss
 from lightning_perturb.functional.gce import gce_loss, truncated_gce_keep, truncated_gce_loss
-from lightning_perturb.functional.group_dro import balanced_group_weights, generalization_adjustment, group_dro_step
+from lightning_perturb.functional.group_dro import (
+    balanced_group_weights,
+    generalization_adjustment,
+    group_dro_step,
+    group_risks,
+)
 from lightning_perturb.functional.iada import (
     adversarial_logits,
     fairness_term,
@@ -241,6 +246,7 @@ __all__ = [
     "generalization_adjustment",
     "generalization_term",
     "group_dro_step",
+    "group_risks",
     "hard_bootstrapping_target",
     "hard_by_share",
     "hard_by_value",

@@ -13,6 +13,7 @@ from lightning_perturb.methods.disturb_label import DisturbLabel
 from lightning_perturb.methods.dlb import DLB
 from lightning_perturb.methods.focal import Focal
 from lightning_perturb.methods.forward_correction import ForwardCorrection
+from lightning_perturb.methods.group_dro import UW, GroupDRO
 from lightning_perturb.methods.iada import IADA
 from lightning_perturb.methods.isda import ISDA
 from lightning_perturb.methods.isda_lpl import ISDALPL
@@ -69,6 +70,7 @@ __all__ = [
     "RBCENTR",
     "RCE",
     "SL",
+    "UW",
     "AdversarialLabelSmoothing",
     "ArcFace",
     "BinaryCrossEntropy",
@@ -82,6 +84,7 @@ __all__ = [
     "DisturbLabel",
     "Focal",
     "ForwardCorrection",
+    "GroupDRO",
     "HardBootstrapping",
     "KnowledgeDistillation",
     "LabelSmoothing",

@@ -91,6 +91,8 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "LDAMDRW": {"reweighted": {"from_epoch": 1, "scale": 10.0}},
     "ArcFace": {"lengths": {"scale": 0.0, "margin": 0.2}},
     "ConfidencePenalty": {"hinge": {"tau": 2.25, "beta": 1.0}},
+    "GroupDRO": {"adjusted": {"step_size": 0.1, "adjustment": 2.0}},
+    "UW": {"deferred": {"from_epoch": 1, "normalise": "batch"}},
     "PolyLoss": {"three": {"epsilons": (-0.5, 0.3, 1.0)}},
     "Mixup": {"sample": {"weights": "sample", "alpha": 0.3}},
     "MetaMixUp": {"batch": {"weights": "batch", "policy_lr": 3.0}},
