@@ -1,6 +1,6 @@
 """A pass over the training set beside training: in order, in evaluation mode, each sample once over all ranks."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -15,25 +15,42 @@ from lightning_perturb.core.module import PerturbationModule
 
 
 @torch.no_grad()
-def training_predictions(module: PerturbationModule) -> Tensor:
-    """The network's present probabilities for all training samples ``[N, C]``, the same on every rank.
+def visit_training(module: PerturbationModule, visit: Callable[[Batch], None]) -> None:
+    """Shows the training set to a function: every rank its own part, with the network in evaluation mode.
 
-    The data module serves them in index order and not augmented; of a loader of one's own, its data set is gone through
+    The data module serves it in index order and not augmented; of a loader of one's own, its data set is gone through
     as it is. Neither the random state nor the network's statistics move.
 
     Args:
         module: A method that is being fitted.
+        visit: Reads a batch; calls of the network need not pair up over ranks, and collectives have no place in it.
 
     Raises:
         ValueError: If the training set cannot be gone through a second time.
     """
     kept = resume.random_state()
-    found = [torch.empty(0, module.num_classes, device=module.device)]
     with evaluating(module.net):
         for batch in _batches(module):
-            logits = module.run(module.net, batch.view)
-            found.append((logits if logits.dtype == torch.float64 else logits.float()).softmax(1))
+            visit(batch)
     resume.restore_random_state(kept)
+
+
+def training_predictions(module: PerturbationModule) -> Tensor:
+    """The network's present probabilities for all training samples ``[N, C]``, the same on every rank.
+
+    Args:
+        module: A method that is being fitted; see :func:`visit_training`.
+
+    Raises:
+        ValueError: If the training set cannot be gone through a second time.
+    """
+    found = [torch.empty(0, module.num_classes, device=module.device)]
+
+    def visit(batch: Batch) -> None:
+        logits = module.run(module.net, batch.view)
+        found.append((logits if logits.dtype == torch.float64 else logits.float()).softmax(1))
+
+    visit_training(module, visit)
     (probabilities,) = gather_rows(torch.cat([part.to(found[-1].dtype) for part in found]))
     return probabilities
 
@@ -44,7 +61,10 @@ def _batches(module: PerturbationModule) -> Iterator[Batch]:
         # as Lightning brings a training batch to the device
         batch = trainer.precision_plugin.convert_input(item)
         batch = module._on_before_batch_transfer(batch, dataloader_idx=0)
-        yield Batch.of(trainer.strategy.batch_to_device(batch, dataloader_idx=0))
+        found = Batch.of(trainer.strategy.batch_to_device(batch, dataloader_idx=0)).copy()
+        found.y = module._as_target(found.y)
+        module._check_labels(found.y, "A label")
+        yield found
 
 
 def _loader(module: PerturbationModule) -> Any:

@@ -11,7 +11,7 @@ from torch import Tensor
 from lightning_perturb.checks import check_positive
 from lightning_perturb.core.batch import Batch, _map_input
 from lightning_perturb.data.augment import Augmentation
-from lightning_perturb.data.datasets import BatchedSet, Inputs, ResumableLoader, as_is
+from lightning_perturb.data.datasets import BatchedSet, Inputs, ResumableLoader, as_is, joined
 from lightning_perturb.data.domains import Domains, check_domains, check_overlapping
 from lightning_perturb.data.drawn import DrawnDataModule
 from lightning_perturb.data.drawn import hold_out as hold_out
@@ -114,6 +114,18 @@ class PerturbationDataModule(DrawnDataModule):
         """A name for each domain that evaluation groups by; those of training where there are no others."""
         return self.domain_names
 
+    def read_meta(self) -> tuple[Inputs, Labels] | None:
+        """Reads clean samples that the source brings for meta-learning, none of which is in another split.
+
+        They are told from the training samples by their positions, which count on behind those. Where there are some,
+        ``brings_meta`` must say so.
+        """
+        return None
+
+    def read_meta_domains(self) -> Labels | None:
+        """The domain of each of those clean samples, where training samples have one."""
+        return None
+
     # setup --------------------------------------------------------------------------------------------------------
 
     def setup(self, stage: str | None = None) -> None:
@@ -131,8 +143,14 @@ class PerturbationDataModule(DrawnDataModule):
                     f"{asking} asks for a validation split, but {type(self).__name__} found one in the data. Set "
                     "val_size to 0 and meta_labels to drop or merge, or leave that split out of the data."
                 )
-            self._draw(train[1], partial(_rows, train[0]), self.read_domains("train"))
-            self._train = train
+            meta = self.read_meta() if self.brings_meta else None
+            self._draw(
+                train[1],
+                partial(_rows, train[0]),
+                self._training_domains(len(train[1]), meta is not None),
+                None if meta is None else meta[1],
+            )
+            self._train = train if meta is None else (joined(train[0], meta[0]), self._labels)
             self._read_evaluation_domains("train", len(train[1]))
             if self._val is not None:
                 self._read_evaluation_domains("val", len(self._val[1]))
@@ -144,11 +162,27 @@ class PerturbationDataModule(DrawnDataModule):
                 self._checked_labels(self._test[1])
                 self._read_evaluation_domains("test", len(self._test[1]))
 
+    def _training_domains(self, samples: int, with_meta: bool) -> npt.ArrayLike | None:
+        """Domains of the training set, and of the clean samples behind it."""
+        domains = self.read_domains("train")
+        if domains is None or not with_meta:
+            return domains
+        of_meta = self.read_meta_domains()
+        if of_meta is None:
+            raise ValueError(
+                f"{type(self).__name__} gives training samples domains, but its clean samples none. Define "
+                "read_meta_domains."
+            )
+        return np.concatenate([check_domains(domains, samples, self.domain_names, type(self).__name__), of_meta])
+
     def _read_evaluation_domains(self, split: Literal["train", "val", "test"], samples: int) -> None:
         source = f"{type(self).__name__} ({split})"
         found: Domains | None = self.evaluation_domains(split)
         if found is not None:
             found = check_overlapping(found, samples, self.evaluation_domain_names, source)
+            # clean samples behind the training set are of none of them
+            beyond = len(self._labels) - samples if split == "train" else 0
+            found = np.concatenate([found, np.zeros((beyond, found.shape[1]), dtype=found.dtype)])
         elif split == "train":
             found = self.domains
         elif (ids := self.read_domains(split)) is not None:
@@ -163,7 +197,7 @@ class PerturbationDataModule(DrawnDataModule):
         views = self._needs.views if self._needs is not None else 1
         training = self._loader(sampler, self._samples(self.given_labels), self.augment, views)
         return self._with_meta(
-            training, sampler, lambda meta: self._loader(meta, self._samples(self.true_labels), self.augment, 1)
+            training, sampler, lambda meta: self._loader(meta, self._samples(self._labels), self.augment, 1)
         )
 
     def val_dataloader(self) -> Any:
@@ -283,7 +317,7 @@ class PerturbationDataModule(DrawnDataModule):
 def _rows(x: Inputs, positions: Labels) -> Tensor:
     if not isinstance(x, Tensor):
         raise ValueError(
-            "The label noise looks at the pixels of all images, which are decoded one by one here and would not fit "
-            "into memory. Choose a noise that looks at labels alone."
+            "The label noise looks at the pixels or features of all samples, which these are not: images that are "
+            "decoded one by one, and would not fit into memory, or texts. Choose a noise that looks at labels alone."
         )
     return x[torch.from_numpy(positions)]

@@ -13,8 +13,26 @@ from lightning_perturb.core.batch import Batch
 from lightning_perturb.data.augment import Augmentation
 from lightning_perturb.data.image_files import ImageFiles
 from lightning_perturb.data.samplers import Draw
+from lightning_perturb.data.texts import Texts
 
-Inputs = Tensor | ImageFiles
+Inputs = Tensor | ImageFiles | Texts
+
+
+def joined(first: Inputs, second: Inputs) -> Inputs:
+    """The samples of two sources in one, those of the second behind those of the first.
+
+    Raises:
+        ValueError: If they are of different kinds or shapes.
+    """
+    if first.dtype == second.dtype and first.shape[1:] == second.shape[1:]:
+        if isinstance(first, ImageFiles) and isinstance(second, ImageFiles):
+            return first + second
+        if isinstance(first, Tensor) and isinstance(second, Tensor):
+            return torch.cat([first, second])
+    raise ValueError(
+        f"Training samples are {first.dtype} of shape {tuple(first.shape[1:])}, clean ones {second.dtype} of shape "
+        f"{tuple(second.shape[1:])}. Give both in the same form."
+    )
 
 
 class BatchedSet(Dataset[Any]):

@@ -4,6 +4,7 @@ Logits are [B, C]; a target is class ids [B] (int64) or, where the function says
 per sample, [B]. Half-precision logits are computed in float32.
 """
 
+from lightning_perturb.functional.active_passive import normalized_cross_entropy, normalized_focal_loss
 from lightning_perturb.functional.adjuster import (
     adjust,
     gce_hyperparameters,
@@ -12,6 +13,7 @@ from lightning_perturb.functional.adjuster import (
     sl_hyperparameters,
 )
 from lightning_perturb.functional.adversarial_label_smoothing import adversarial_label_smoothing_target
+from lightning_perturb.functional.apgd import apgd, apgd_checkpoints
 from lightning_perturb.functional.arcface import arcface_logits
 from lightning_perturb.functional.bootstrapping import hard_bootstrapping_target, soft_bootstrapping_target
 from lightning_perturb.functional.center_loss import center_loss, update_centers
@@ -54,6 +56,7 @@ from lightning_perturb.functional.cross_entropy import (
     one_hot,
     probability_margin,
 )
+from lightning_perturb.functional.decoupling import scaled_logits, tau_normalized_logits, tau_normalized_weight
 from lightning_perturb.functional.distribution_balanced import (
     distribution_balanced_loss,
     negative_tolerant_bias,
@@ -150,10 +153,17 @@ from lightning_perturb.functional.noise_tolerance import (
     symmetric_transition,
 )
 from lightning_perturb.functional.online_label_smoothing import accumulate, class_average, online_label_smoothing_target
-from lightning_perturb.functional.pgd import l2_start, pgd, uniform_start
+from lightning_perturb.functional.pgd import fgsm, l2_start, pgd, uniform_start
 from lightning_perturb.functional.polyloss import poly_loss
 from lightning_perturb.functional.polysoft import polysoft_loss, polysoft_weight
 from lightning_perturb.functional.proselflc import proselflc_target, trust
+from lightning_perturb.functional.risda import (
+    class_sums,
+    confusion_counts,
+    confusion_rates,
+    reasoned_covariance,
+    risda_mean_term,
+)
 from lightning_perturb.functional.robust_clustering import (
     outlier_perturbation,
     robust_clustering,
@@ -192,6 +202,8 @@ __all__ = [
     "adversarial_logits",
     "all_adversarial",
     "all_anti_adversarial",
+    "apgd",
+    "apgd_checkpoints",
     "arcface_logits",
     "average_class_loss",
     "balanced_group_weights",
@@ -212,6 +224,7 @@ __all__ = [
     "class_distance",
     "class_frequency",
     "class_loss_variation",
+    "class_sums",
     "classifier_cosine",
     "classifier_norm",
     "confidence_bounds",
@@ -220,6 +233,8 @@ __all__ = [
     "confidence_split",
     "confidence_threshold",
     "coral_penalty",
+    "confusion_counts",
+    "confusion_rates",
     "correctness",
     "cosine_logits",
     "cross_entropy",
@@ -235,6 +250,7 @@ __all__ = [
     "feature_gradient",
     "feature_gradient_norm",
     "feature_variance",
+    "fgsm",
     "focal_loss",
     "forward_corrected_loss",
     "frequency_bounds",
@@ -297,6 +313,8 @@ __all__ = [
     "multi_label_lpl",
     "negative_tolerant_bias",
     "noise_gaps",
+    "normalized_cross_entropy",
+    "normalized_focal_loss",
     "one_hot",
     "online_label_smoothing_target",
     "oracle_class_conditional_noise_bound",
@@ -321,11 +339,13 @@ __all__ = [
     "proselflc_target",
     "rce_loss",
     "rce_spread",
+    "reasoned_covariance",
     "rebalanced_weights",
     "regularization_term",
     "relative_entropy",
     "relative_loss",
     "relative_loss_variation",
+    "risda_mean_term",
     "robust_clustering",
     "robust_clustering_cost",
     "robustness_term",
@@ -333,6 +353,7 @@ __all__ = [
     "same_label_other_domain",
     "sample_bounds",
     "sample_loss",
+    "scaled_logits",
     "shared_slack",
     "simulated_errors",
     "sl_hyperparameters",
@@ -347,6 +368,8 @@ __all__ = [
     "symmetric_noise_bounds",
     "symmetric_transition",
     "tail_adversarial",
+    "tau_normalized_logits",
+    "tau_normalized_weight",
     "training_characteristics",
     "truncated_gce_keep",
     "truncated_gce_loss",

@@ -42,6 +42,7 @@ _BINARY = "of several labels a sample: cells perturb one distribution over the c
 
 #: why a method is no list of cells
 NO_FORM: dict[str, str] = {
+    "ActivePassiveLoss": _ANOTHER_LOSS,
     "ArcFace": _ANGLE,
     "BinaryCrossEntropy": _BINARY,
     "CategoryArcFace": _ANGLE,
