@@ -17,6 +17,7 @@ from lightning_perturb.methods.dlb import DLB
 from lightning_perturb.methods.focal import Focal
 from lightning_perturb.methods.forward_correction import ForwardCorrection
 from lightning_perturb.methods.group_dro import UW, GroupDRO
+from lightning_perturb.methods.gold_loss_correction import GoldLossCorrection
 from lightning_perturb.methods.iada import IADA
 from lightning_perturb.methods.irm import IBIRM, IRM
 from lightning_perturb.methods.isda import ISDA
@@ -97,6 +98,7 @@ __all__ = [
     "Focal",
     "ForwardCorrection",
     "GroupDRO",
+    "GoldLossCorrection",
     "HardBootstrapping",
     "KnowledgeDistillation",
     "LabelSmoothing",
