@@ -17,6 +17,7 @@ from lightning_perturb.figures.loss_variation import (
 )
 from lightning_perturb.figures.perturbation import perturbation_distribution
 from lightning_perturb.figures.read import read_metric
+from lightning_perturb.figures.robustness import robustness_curve
 from lightning_perturb.figures.save import save
 from lightning_perturb.figures.self_paced import loss_ratio_curve, spl_weight_curves
 
@@ -36,6 +37,7 @@ __all__ = [
     "loss_variation_over_epochs",
     "perturbation_distribution",
     "read_metric",
+    "robustness_curve",
     "save",
     "spl_weight_curves",
     "values_over_epochs",
