@@ -2,6 +2,7 @@
 
 from lightning_perturb.callbacks.adversarial import AdversarialReport
 from lightning_perturb.callbacks.attacked import AttackedEvaluation, RobustnessCurve
+from lightning_perturb.callbacks.augmentation import AugmentationReport
 from lightning_perturb.callbacks.boundary import BoundaryReport
 from lightning_perturb.callbacks.dynamics import (
     area_under_margin,
@@ -20,6 +21,7 @@ from lightning_perturb.callbacks.suspects import SuspectReport
 __all__ = [
     "AdversarialReport",
     "AttackedEvaluation",
+    "AugmentationReport",
     "BoundaryReport",
     "HyperparameterReport",
     "LossReport",

@@ -6,6 +6,7 @@ from lightning_perturb.data.base import PerturbationDataModule
 from lightning_perturb.data.cifar import CIFAR10, CIFAR100
 from lightning_perturb.data.digits import Digits
 from lightning_perturb.data.drawn import DrawnDataModule
+from lightning_perturb.data.generated_reviews import GeneratedReviews
 from lightning_perturb.data.image_folder import ImageFolder
 from lightning_perturb.data.image_lists import ImageLists, ImageNetLT, INaturalist2018, PlacesLT
 from lightning_perturb.data.imbalance import Exponential, Imbalance, Step
@@ -35,6 +36,8 @@ from lightning_perturb.data.lazy_images import LazyImages
 from lightning_perturb.data.multi_label_digits import MultiLabelDigits
 from lightning_perturb.data.multi_label_images import COCOMLT, MSCOCO, VOCMLT
 from lightning_perturb.data.tasks import Tasks
+from lightning_perturb.data.text import TextDataModule
+from lightning_perturb.data.tokenizers import Tokenizer, TransformersTokenizer, WordTokenizer, load_tokenizer
 from lightning_perturb.data.two_gaussians import TwoGaussians
 from lightning_perturb.data.wrap import Wrap
 
@@ -60,6 +63,7 @@ __all__ = [
     "FirstPercent",
     "Flip",
     "Flip2",
+    "GeneratedReviews",
     "INaturalist2017",
     "INaturalist2018",
     "ImageFolder",
@@ -81,8 +85,13 @@ __all__ = [
     "Step",
     "Symmetric",
     "Tasks",
+    "TextDataModule",
+    "Tokenizer",
+    "TransformersTokenizer",
     "TransitionMatrix",
     "TwoGaussians",
     "Uniform",
+    "WordTokenizer",
     "Wrap",
+    "load_tokenizer",
 ]

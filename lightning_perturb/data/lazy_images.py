@@ -4,7 +4,7 @@ import os
 import warnings
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -30,6 +30,12 @@ class Listing(NamedTuple):
     labels: Labels
     source: str
 
+    def without(self, other: "Listing") -> "Listing":
+        """What the other does not list."""
+        known = set(other.paths)
+        kept = [place for place, path in enumerate(self.paths) if path not in known]
+        return Listing([self.paths[place] for place in kept], self.labels[kept], self.source)
+
 
 class LazyImages(PerturbationDataModule):
     """Image files that a list gives labels to, decoded anew whenever they are served.
@@ -49,7 +55,7 @@ class LazyImages(PerturbationDataModule):
     """
 
     #: published numbers of images by split
-    published: ClassVar[Mapping[str, int]] = {}
+    published: Mapping[str, int] = {}
 
     def __init__(
         self,
@@ -87,6 +93,13 @@ class LazyImages(PerturbationDataModule):
         """The middle of the image."""
         return CenterCrop(self.size) if self.load_size > self.size else None
 
+    def meta_listing(self) -> Listing | None:
+        """Files and labels of clean samples for meta-learning; None where the source brings none.
+
+        Those that the training split lists too are taken out of it.
+        """
+        return None
+
     def read(self, split: Literal["train", "val", "test"]) -> tuple[ImageFiles, Labels] | None:
         """The files of a split, to be decoded to uint8 ``[N, 3, load_size, load_size]``, and their labels.
 
@@ -99,16 +112,25 @@ class LazyImages(PerturbationDataModule):
         listing = self.listing(split)
         if listing is None:
             return None
-        if not listing.paths:
-            raise ValueError(f"{listing.source} lists no image for the {split} split. Give a list with images.")
-        self._check_files(listing)
         expected = self.published.get(split)
-        if expected not in (None, len(listing.paths)):
+        if listing.paths and expected not in (None, len(listing.paths)):
             warnings.warn(
                 f"{listing.source} gives {len(listing.paths)} {split} images, {type(self).__name__} was published with "
                 f"{expected}. Copies with other numbers go round; results are then compared on other data.",
                 stacklevel=2,
             )
+        meta = self.meta_listing() if split == "train" and self.brings_meta else None
+        return self._files(listing if meta is None else listing.without(meta), f"the {split} split")
+
+    def read_meta(self) -> tuple[ImageFiles, Labels] | None:
+        """The files of clean samples, likewise."""
+        listing = self.meta_listing()
+        return None if listing is None else self._files(listing, "clean samples")
+
+    def _files(self, listing: Listing, use: str) -> tuple[ImageFiles, Labels]:
+        if not listing.paths:
+            raise ValueError(f"{listing.source} lists no image for {use}. Give a list with images.")
+        self._check_files(listing)
         return ImageFiles(listing.paths, self.load_size, self.fit), listing.labels
 
     def _check_files(self, listing: Listing) -> None:

@@ -117,21 +117,36 @@ def balanced_meta_split(
             training sample.
     """
     ids = check_labels(labels, num_classes)
+    # each class must keep one training sample, so the smallest class bounds the meta set
+    return _divide(_choose_balanced(ids, num_classes, meta_size, generator, kept=1))
+
+
+def balanced_choice(labels: Labels, num_classes: int, meta_size: int, generator: np.random.Generator) -> Labels:
+    """Sorted positions of as many samples of every class, as :func:`balanced_meta_split` takes; a class may give all.
+
+    Raises:
+        ValueError: if ``meta_size`` is negative or asks a class for more than it has.
+    """
+    return np.flatnonzero(_choose_balanced(labels, num_classes, meta_size, generator, kept=0))
+
+
+def _choose_balanced(
+    ids: Labels, num_classes: int, meta_size: int, generator: np.random.Generator, kept: int
+) -> npt.NDArray[np.bool_]:
     if meta_size < 0:
         raise ValueError(f"meta_size={meta_size!r} is negative. Give a number of samples, 0 for no meta set.")
     available = count_classes(ids, num_classes)
     counts = meta_size // num_classes + (np.arange(num_classes) < meta_size % num_classes).astype(np.int64)
-    short = np.flatnonzero((counts >= available) & (counts > 0))
+    short = np.flatnonzero((counts > available - kept) & (counts > 0))
     if short.size:
         c = int(short[np.argmin(available[short] - counts[short])])
-        # each class must keep one training sample, so the smallest class bounds the meta set
-        most = max(int(available.min()) - 1, 0) * num_classes
+        most = max(int(available.min()) - kept, 0) * num_classes
         fault = "has only" if counts[c] > available[c] else "would have no training sample left: it has just"
         raise ValueError(
             f"meta_size={meta_size} asks for {int(counts[c])} samples of class {c}, which {fault} {int(available[c])}. "
             f"Set meta_size to at most {most}."
         )
-    return _divide(choose_per_class(ids, counts, generator))
+    return choose_per_class(ids, counts, generator)
 
 
 def _number(size: int | float, total: int) -> int:
