@@ -54,6 +54,7 @@ from lightning_perturb.functional.cross_entropy import (
     one_hot,
     probability_margin,
 )
+from lightning_perturb.functional.determinant_information import dmi_loss, joint_distribution
 from lightning_perturb.functional.distribution_balanced import (
     distribution_balanced_loss,
     negative_tolerant_bias,
@@ -211,6 +212,7 @@ __all__ = [
     "distribution_balanced_loss",
     "disturb_label",
     "dlb_loss",
+    "dmi_loss",
     "doubted_anti_adversarial",
     "effective_number_weights",
     "estimate_transition",
@@ -238,6 +240,7 @@ __all__ = [
     "isda_logits",
     "isda_perturbation",
     "isda_term",
+    "joint_distribution",
     "js_hyperparameters",
     "js_loss",
     "js_spread",

@@ -9,6 +9,7 @@ from lightning_perturb.methods.center_loss import CenterLoss
 from lightning_perturb.methods.class_weights import ClassBalanced, ClassBalancedFocal, ReWeighting
 from lightning_perturb.methods.confidence_penalty import ConfidencePenalty
 from lightning_perturb.methods.cross_entropy import CrossEntropy
+from lightning_perturb.methods.determinant_information import DMI
 from lightning_perturb.methods.distribution_balanced import NTR, RBCE, RBCENTR, RBCEFocal, RBCEFocalNTR
 from lightning_perturb.methods.disturb_label import DisturbLabel
 from lightning_perturb.methods.dlb import DLB
@@ -22,6 +23,7 @@ from lightning_perturb.methods.knowledge_distillation import KnowledgeDistillati
 from lightning_perturb.methods.label_smoothing import LabelSmoothing
 from lightning_perturb.methods.large_margin import LargeMarginSoftmax
 from lightning_perturb.methods.ldam import LDAM, LDAMDRW
+from lightning_perturb.methods.learning_to_reweight import L2RW
 from lightning_perturb.methods.logit_adjustment import LogitAdjustedLPL, LogitAdjustment, PostHocLogitAdjustment
 from lightning_perturb.methods.logit_compensation import LC, RBCELC, RBCEFocalLC
 from lightning_perturb.methods.logpert import LogPert
@@ -54,11 +56,13 @@ from lightning_perturb.methods.transferred_robust_loss import TransferredRobustL
 
 __all__ = [
     "DLB",
+    "DMI",
     "GCE",
     "IADA",
     "ISDA",
     "ISDALPL",
     "JS",
+    "L2RW",
     "LC",
     "LDAM",
     "LDAMDRW",
