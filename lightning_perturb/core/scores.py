@@ -1,6 +1,6 @@
 """A pass over a set beside training: in order, in evaluation mode, each sample once over all ranks."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -14,14 +14,27 @@ from lightning_perturb.core.modes import evaluating
 from lightning_perturb.core.module import PerturbationModule
 
 
-def training_predictions(module: PerturbationModule) -> Tensor:
-    """The network's present probabilities for all training samples ``[N, C]``, the same on every rank.
+def visit_training(module: PerturbationModule, visit: Callable[[Batch], None]) -> None:
+    """Shows the training set to a function: every rank its own part, with the network in evaluation mode.
 
-    The data module serves them in index order and not augmented; of a loader of one's own, its data set is gone through
+    The data module serves it in index order and not augmented; of a loader of one's own, its data set is gone through
     as it is. Neither the random state nor the network's statistics move.
 
     Args:
         module: A method that is being fitted.
+        visit: Reads a batch; calls of the network need not pair up over ranks, and collectives have no place in it.
+
+    Raises:
+        ValueError: If the training set cannot be gone through a second time.
+    """
+    _visit(module, _loader(module, "score_dataloader", _own(module, "train"), "the training set"), visit)
+
+
+def training_predictions(module: PerturbationModule) -> Tensor:
+    """The network's present probabilities for all training samples ``[N, C]``, the same on every rank.
+
+    Args:
+        module: A method that is being fitted; see :func:`visit_training`.
 
     Raises:
         ValueError: If the training set cannot be gone through a second time.
@@ -43,20 +56,28 @@ def clean_predictions(module: PerturbationModule) -> tuple[Tensor, Tensor]:
     return _predictions(module, _loader(module, "clean_dataloader", own, "the clean samples"))
 
 
-@torch.no_grad()
 def _predictions(module: PerturbationModule, loader: Any) -> tuple[Tensor, Tensor]:
-    kept = resume.random_state()
     found = [torch.empty(0, module.num_classes, device=module.device)]
     labels = [torch.empty(0, dtype=torch.int64, device=module.device)]
-    with evaluating(module.net):
-        for batch in _batches(module, loader):
-            logits = module.run(module.net, batch.view)
-            found.append((logits if logits.dtype == torch.float64 else logits.float()).softmax(1))
-            labels.append(module._as_target(batch.y))
-    resume.restore_random_state(kept)
+
+    def visit(batch: Batch) -> None:
+        logits = module.run(module.net, batch.view)
+        found.append((logits if logits.dtype == torch.float64 else logits.float()).softmax(1))
+        labels.append(batch.y)
+
+    _visit(module, loader, visit)
     together = torch.cat([part.to(found[-1].dtype) for part in found])
     probabilities, y = gather_rows(together, torch.cat(labels))
     return probabilities, y
+
+
+@torch.no_grad()
+def _visit(module: PerturbationModule, loader: Any, visit: Callable[[Batch], None]) -> None:
+    kept = resume.random_state()
+    with evaluating(module.net):
+        for batch in _batches(module, loader):
+            visit(batch)
+    resume.restore_random_state(kept)
 
 
 def _batches(module: PerturbationModule, loader: Any) -> Iterator[Batch]:
@@ -65,7 +86,10 @@ def _batches(module: PerturbationModule, loader: Any) -> Iterator[Batch]:
         # as Lightning brings a training batch to the device
         batch = trainer.precision_plugin.convert_input(item)
         batch = module._on_before_batch_transfer(batch, dataloader_idx=0)
-        yield Batch.of(trainer.strategy.batch_to_device(batch, dataloader_idx=0))
+        found = Batch.of(trainer.strategy.batch_to_device(batch, dataloader_idx=0)).copy()
+        found.y = module._as_target(found.y)
+        module._check_labels(found.y, "A label")
+        yield found
 
 
 def _own(module: PerturbationModule, stream: str) -> Any:

@@ -1,11 +1,14 @@
 """Data modules that inject label noise and imbalance."""
 
 from lightning_perturb.data.arrays import Arrays
+from lightning_perturb.data.attributes import CelebA, Waterbirds
 from lightning_perturb.data.augment import Augmentation, CenterCrop, CropFlip, RandomResizedCrop
 from lightning_perturb.data.base import PerturbationDataModule
 from lightning_perturb.data.cifar import CIFAR10, CIFAR100
+from lightning_perturb.data.colored import Colored, ColoredDigits, ColoredMNIST
 from lightning_perturb.data.digits import Digits
 from lightning_perturb.data.drawn import DrawnDataModule
+from lightning_perturb.data.generated_reviews import GeneratedReviews
 from lightning_perturb.data.image_folder import ImageFolder
 from lightning_perturb.data.image_lists import ImageLists, ImageNetLT, INaturalist2018, PlacesLT
 from lightning_perturb.data.imbalance import Exponential, Imbalance, Step
@@ -35,6 +38,8 @@ from lightning_perturb.data.lazy_images import LazyImages
 from lightning_perturb.data.multi_label_digits import MultiLabelDigits
 from lightning_perturb.data.multi_label_images import COCOMLT, MSCOCO, VOCMLT
 from lightning_perturb.data.tasks import Tasks
+from lightning_perturb.data.text import TextDataModule
+from lightning_perturb.data.tokenizers import Tokenizer, TransformersTokenizer, WordTokenizer, load_tokenizer
 from lightning_perturb.data.two_gaussians import TwoGaussians
 from lightning_perturb.data.wrap import Wrap
 
@@ -50,8 +55,12 @@ __all__ = [
     "CIFAR10AsymmetricTwoWay",
     "CIFAR100Cyclic",
     "CIFAR100Hierarchical",
+    "CelebA",
     "CenterCrop",
     "Chain",
+    "Colored",
+    "ColoredDigits",
+    "ColoredMNIST",
     "CropFlip",
     "Digits",
     "DrawnDataModule",
@@ -60,6 +69,7 @@ __all__ = [
     "FirstPercent",
     "Flip",
     "Flip2",
+    "GeneratedReviews",
     "INaturalist2017",
     "INaturalist2018",
     "ImageFolder",
@@ -81,8 +91,14 @@ __all__ = [
     "Step",
     "Symmetric",
     "Tasks",
+    "TextDataModule",
+    "Tokenizer",
+    "TransformersTokenizer",
     "TransitionMatrix",
     "TwoGaussians",
     "Uniform",
+    "Waterbirds",
+    "WordTokenizer",
     "Wrap",
+    "load_tokenizer",
 ]

@@ -10,6 +10,7 @@ from lightning_perturb.methods.class_weights import ClassBalanced, ClassBalanced
 from lightning_perturb.methods.confidence_penalty import ConfidencePenalty
 from lightning_perturb.methods.cross_entropy import CrossEntropy
 from lightning_perturb.methods.determinant_information import DMI
+from lightning_perturb.methods.decoupling import ClassifierRetraining, LearnableWeightScaling, TauNormalization
 from lightning_perturb.methods.distribution_balanced import NTR, RBCE, RBCENTR, RBCEFocal, RBCEFocalNTR
 from lightning_perturb.methods.disturb_label import DisturbLabel
 from lightning_perturb.methods.dlb import DLB
@@ -50,6 +51,7 @@ from lightning_perturb.methods.pgd_training import PGDTraining
 from lightning_perturb.methods.polyloss import PolyLoss
 from lightning_perturb.methods.proselflc import ProSelfLC
 from lightning_perturb.methods.resampling import ClassBalancedFineTuning, ReSampling
+from lightning_perturb.methods.risda import RISDA
 from lightning_perturb.methods.robust_losses import GCE, JS, MAE, RCE, SL, PolySoft, TruncatedGCE
 from lightning_perturb.methods.self_paced_logpert import SelfPacedLogPert
 from lightning_perturb.methods.transferred_robust_loss import TransferredRobustLoss
@@ -74,6 +76,7 @@ __all__ = [
     "RBCELPL",
     "RBCENTR",
     "RCE",
+    "RISDA",
     "SL",
     "ActivePassiveLoss",
     "AdversarialLabelSmoothing",
@@ -84,6 +87,7 @@ __all__ = [
     "ClassBalanced",
     "ClassBalancedFineTuning",
     "ClassBalancedFocal",
+    "ClassifierRetraining",
     "ConfidencePenalty",
     "CrossEntropy",
     "DisturbLabel",
@@ -94,6 +98,7 @@ __all__ = [
     "KnowledgeDistillation",
     "LabelSmoothing",
     "LargeMarginSoftmax",
+    "LearnableWeightScaling",
     "LogPert",
     "LogitAdjustedLPL",
     "LogitAdjustment",
@@ -133,6 +138,7 @@ __all__ = [
     "ReWeighting",
     "SelfPacedLogPert",
     "SoftBootstrapping",
+    "TauNormalization",
     "TransferredRobustLoss",
     "TruncatedGCE",
 ]

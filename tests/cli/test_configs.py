@@ -45,7 +45,8 @@ def needed(name: str) -> list[str]:
 
 @pytest.mark.parametrize("name", files("methods"))
 def test_every_method_file_trains(name):
-    data = "multi_label_digits" if method_of(name).multi_label else "digits_sym40"
+    kinds = {"multi_label_digits": method_of(name).multi_label, "colored_digits": method_of(name).needs.domains}
+    data = next((kind for kind, asked in kinds.items() if asked), "digits_sym40")
     words = ["-c", str(CONFIGS / f"data/{data}.yaml"), "-c", str(CONFIGS / "methods" / name)]
     trained([*words, *needed(name)])
 
@@ -56,8 +57,8 @@ def test_every_method_has_a_file():
     assert named == set(methods.__all__)
 
 
-@pytest.mark.parametrize("name", [n for n in files("data") if "digits" in n])
-def test_every_digits_file_trains(name):
+@pytest.mark.parametrize("name", [n for n in files("data") if "digits" in n or "generated" in n])
+def test_every_embedded_file_trains(name):
     main(["fit", "-c", str(CONFIGS / "data" / name), *QUICK])
 
 
@@ -82,13 +83,16 @@ PHOTOGRAPHS = {
     "inaturalist2017": (5089, r"train2017\.json does not exist.*Put train2017\.json"),
     "voc_mlt": (20, r"longtail2012/img_id\.txt does not exist.*Fetch it"),
     "coco_mlt": (80, r"instances_train2017\.json does not exist.*Put annotations"),
+    "waterbirds": (2, r"metadata\.csv does not exist.*Unpack waterbird"),
+    "celeba": (2, r"list_attr_celeba\.csv does not exist.*Put list_attr_celeba"),
+    "colored_mnist": (2, r"train-labels-idx1-ubyte does not exist.*Unpack MNIST"),
     "ms_coco": (80, r"instances_train2014\.json does not exist.*Put annotations"),
 }
 
 
 def test_every_data_file_is_tested():
     known = {name.removesuffix(".yaml") for name in files("data")}
-    rest = {name for name in known if not name.startswith("cifar") and "digits" not in name}
+    rest = {name for name in known if not name.startswith("cifar") and "digits" not in name and "generated" not in name}
     assert rest - {"image_folder", "two_gaussians"} == set(PHOTOGRAPHS)
 
 
