@@ -12,6 +12,7 @@ from lightning_perturb.data.generated_reviews import GeneratedReviews
 from lightning_perturb.data.image_folder import ImageFolder
 from lightning_perturb.data.image_lists import ImageLists, ImageNetLT, INaturalist2018, PlacesLT
 from lightning_perturb.data.imbalance import Exponential, Imbalance, Step
+from lightning_perturb.data.imdb import IMDB
 from lightning_perturb.data.inaturalist import INaturalist2017
 from lightning_perturb.data.label_noise import (
     Chain,
@@ -39,6 +40,7 @@ from lightning_perturb.data.multi_label_digits import MultiLabelDigits
 from lightning_perturb.data.multi_label_images import COCOMLT, MSCOCO, VOCMLT
 from lightning_perturb.data.tasks import Tasks
 from lightning_perturb.data.text import TextDataModule
+from lightning_perturb.data.text_table import TextTable
 from lightning_perturb.data.tokenizers import Tokenizer, TransformersTokenizer, WordTokenizer, load_tokenizer
 from lightning_perturb.data.two_gaussians import TwoGaussians
 from lightning_perturb.data.wrap import Wrap
@@ -47,6 +49,7 @@ __all__ = [
     "CIFAR10",
     "CIFAR100",
     "COCOMLT",
+    "IMDB",
     "MSCOCO",
     "VOCMLT",
     "Arrays",
@@ -92,6 +95,7 @@ __all__ = [
     "Symmetric",
     "Tasks",
     "TextDataModule",
+    "TextTable",
     "Tokenizer",
     "TransformersTokenizer",
     "TransitionMatrix",
