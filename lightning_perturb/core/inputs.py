@@ -11,12 +11,13 @@ from lightning_perturb.core.needs import DataFacts
 from lightning_perturb.core.plain import Plain
 
 
-def float_input(method: str, batch: Batch) -> Tensor:
+def float_input(method: str, batch: Batch, remedy: str = "Use a method") -> Tensor:
     """The input ``[B, ...]`` of a batch.
 
     Args:
         method: Name of the method that perturbs it.
         batch: The batch.
+        remedy: What to do where the input is another, before "that perturbs logits or labels on such data".
 
     Raises:
         ValueError: If the input is no float tensor.
@@ -26,7 +27,7 @@ def float_input(method: str, batch: Batch) -> Tensor:
         return x
     kind = str(x.dtype) if isinstance(x, Tensor) else "a mapping"
     raise ValueError(
-        f"{method} adds a perturbation to the input, which must be a float tensor; it is {kind}. Use a method that "
+        f"{method} adds a perturbation to the input, which must be a float tensor; it is {kind}. {remedy} that "
         "perturbs logits or labels on such data."
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from torch import nn
@@ -23,6 +23,25 @@ def evaluating(net: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
+def attackable(net: nn.Module) -> Iterator[None]:
+    """Evaluation mode in which gradients can be taken.
+
+    Recurrent layers stay in training mode, since cuDNN gives no gradients in evaluation; their dropout is off, which is
+    all that the mode means to them.
+    """
+    recurrent = [(module, module.dropout) for module in net.modules() if isinstance(module, nn.RNNBase)]
+    with evaluating(net):
+        try:
+            for module, _ in recurrent:
+                module.train()
+                module.dropout = 0.0
+            yield
+        finally:
+            for module, dropout in recurrent:
+                module.dropout = dropout
+
+
+@contextmanager
 def frozen_statistics(net: nn.Module) -> Iterator[None]:
     """Normalisation works as it does, in training by the batch, but its running statistics do not move."""
     batch_norms = [m for m in net.modules() if isinstance(m, _BatchNorm) and m.training and m.track_running_stats]
@@ -39,3 +58,16 @@ def frozen_statistics(net: nn.Module) -> Iterator[None]:
             module.track_running_stats = True
         for instance_norm, momentum in instance_norms:
             instance_norm.momentum = momentum
+
+
+@contextmanager
+def constant(parameters: Iterable[nn.Parameter]) -> Iterator[list[nn.Parameter]]:
+    """Parameters through which no gradient flows inside the block; gives those of them that had one before."""
+    held = [parameter for parameter in parameters if parameter.requires_grad]
+    for parameter in held:
+        parameter.requires_grad_(False)
+    try:
+        yield held
+    finally:
+        for parameter in held:
+            parameter.requires_grad_(True)

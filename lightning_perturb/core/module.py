@@ -417,13 +417,17 @@ class PerturbationModule(StateMixin, EvaluatedModule):
             group["lr"] *= group.pop("lr_factor", 1.0)
         # some schedulers overwrite `initial_lr` with another rate
         self._first_rate = float(optimizer.param_groups[0]["lr"])
-        if self.lr_scheduler is None:
+        scheduler = self.make_lr_scheduler(optimizer)
+        if scheduler is None:
             return optimizer
-        scheduler = self.lr_scheduler(optimizer)
         config: dict[str, Any] = {"scheduler": scheduler, "interval": self.lr_interval}
         if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
             config["monitor"] = getattr(scheduler, "monitor", "val/loss")
         return {"optimizer": optimizer, "lr_scheduler": config}
+
+    def make_lr_scheduler(self, optimizer: torch.optim.Optimizer) -> Any:
+        """The scheduler of the learning rate, None for none."""
+        return None if self.lr_scheduler is None else self.lr_scheduler(optimizer)
 
     # life cycle ---------------------------------------------------------------------------------------------------
 
@@ -463,6 +467,10 @@ class PerturbationModule(StateMixin, EvaluatedModule):
                 "with domains, such as ColoredDigits or Waterbirds, or Arrays with its argument domains."
             )
         self.facts = facts
+        take_vocabulary = getattr(self.net, "take_vocabulary", None)
+        if facts.vocabulary is not None and callable(take_vocabulary):
+            # before anything is restored: what a checkpoint has learned goes over word vectors from a file
+            take_vocabulary(facts.vocabulary)
         self.class_counts.copy_(torch.from_numpy(facts.class_counts))
         self.true_counts.zero_()
         if facts.true_counts is not None:

@@ -53,6 +53,8 @@ class DataFacts:
             Evaluation groups classes by them; no loss may read them.
         num_domains: Number of domains, the range of ``batch.extra["domain"]``; 0 where samples have none.
         group_counts: Given labels per class and domain in the training split ``[C, D]``; None where there are none.
+        vocabulary: What ids of the input stand for, by id, padding and the unknown word included; None where inputs
+            are no words.
     """
 
     num_samples: int
@@ -66,3 +68,4 @@ class DataFacts:
     true_counts: npt.NDArray[np.int64] | None = None
     num_domains: int = 0
     group_counts: npt.NDArray[np.int64] | None = None
+    vocabulary: tuple[str, ...] | None = None

@@ -10,6 +10,7 @@ from lightning_perturb.data.digits import Digits
 from lightning_perturb.data.drawn import DrawnDataModule
 from lightning_perturb.data.food101n import Food101N
 from lightning_perturb.data.glt import MSCOCOGLT, ImageNetGLT
+from lightning_perturb.data.generated_reviews import GeneratedReviews
 from lightning_perturb.data.image_folder import ImageFolder
 from lightning_perturb.data.image_lists import ImageLists, ImageNetLT, INaturalist2018, PlacesLT
 from lightning_perturb.data.imagenet import ImageNet, TinyImageNet
@@ -40,6 +41,8 @@ from lightning_perturb.data.lazy_images import LazyImages
 from lightning_perturb.data.multi_label_digits import MultiLabelDigits
 from lightning_perturb.data.multi_label_images import COCOMLT, MSCOCO, VOCMLT
 from lightning_perturb.data.tasks import Tasks
+from lightning_perturb.data.text import TextDataModule
+from lightning_perturb.data.tokenizers import Tokenizer, TransformersTokenizer, WordTokenizer, load_tokenizer
 from lightning_perturb.data.two_gaussians import TwoGaussians
 from lightning_perturb.data.wrap import Wrap
 
@@ -70,6 +73,7 @@ __all__ = [
     "Flip",
     "Flip2",
     "Food101N",
+    "GeneratedReviews",
     "INaturalist2017",
     "INaturalist2018",
     "ImageFolder",
@@ -95,8 +99,13 @@ __all__ = [
     "Symmetric",
     "Tasks",
     "TinyImageNet",
+    "TextDataModule",
+    "Tokenizer",
+    "TransformersTokenizer",
     "TransitionMatrix",
     "TwoGaussians",
     "Uniform",
+    "WordTokenizer",
     "Wrap",
+    "load_tokenizer",
 ]

@@ -232,6 +232,11 @@ class PerturbationDataModule(DrawnDataModule):
         self._need_setup()
         return self._evaluation(self._samples(self.given_labels), self.train_index)
 
+    def clean_dataloader(self) -> Any:
+        """The clean meta samples in index order, not augmented, with true labels."""
+        self._need_setup()
+        return self._evaluation(self._samples(self._labels), self.meta_index)
+
     def raw_inputs(self, positions: npt.ArrayLike) -> Tensor:
         """Training inputs as read (uint8 images or features) at positions of the full training set ``[n, ...]``.
 
@@ -317,7 +322,7 @@ class PerturbationDataModule(DrawnDataModule):
 def _rows(x: Inputs, positions: Labels) -> Tensor:
     if not isinstance(x, Tensor):
         raise ValueError(
-            "The label noise looks at the pixels of all images, which are decoded one by one here and would not fit "
-            "into memory. Choose a noise that looks at labels alone."
+            "The label noise looks at the pixels or features of all samples, which these are not: images that are "
+            "decoded one by one, and would not fit into memory, or texts. Choose a noise that looks at labels alone."
         )
     return x[torch.from_numpy(positions)]

@@ -13,8 +13,9 @@ from lightning_perturb.core.batch import Batch
 from lightning_perturb.data.augment import Augmentation
 from lightning_perturb.data.image_files import ImageFiles
 from lightning_perturb.data.samplers import Draw
+from lightning_perturb.data.texts import Texts
 
-Inputs = Tensor | ImageFiles
+Inputs = Tensor | ImageFiles | Texts
 
 
 def joined(first: Inputs, second: Inputs) -> Inputs:

@@ -271,6 +271,10 @@ class Wrap(DrawnDataModule):
         """
         return self._in_order(self.train_index, self.given_labels)
 
+    def clean_dataloader(self) -> Any:
+        """The clean meta samples in index order, with true labels; otherwise like :meth:`score_dataloader`."""
+        return self._in_order(self.meta_index, self._labels)
+
     def meta_dataloader(self) -> Any:
         """Batches of the clean meta split, laid out as training batches; the classes take turns in each batch.
 

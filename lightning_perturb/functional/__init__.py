@@ -56,6 +56,7 @@ from lightning_perturb.functional.cross_entropy import (
     one_hot,
     probability_margin,
 )
+from lightning_perturb.functional.decoupling import scaled_logits, tau_normalized_logits, tau_normalized_weight
 from lightning_perturb.functional.distribution_balanced import (
     distribution_balanced_loss,
     negative_tolerant_bias,
@@ -65,7 +66,11 @@ from lightning_perturb.functional.disturb_label import disturb_label
 from lightning_perturb.functional.dlb import dlb_loss
 from lightning_perturb.functional.domain_risks import domain_balance, domain_means
 from lightning_perturb.functional.focal import binary_focal_entries, binary_focal_loss, focal_loss
-from lightning_perturb.functional.forward_correction import estimate_transition, forward_corrected_loss
+from lightning_perturb.functional.forward_correction import (
+    estimate_transition,
+    forward_corrected_loss,
+    gold_transition,
+)
 from lightning_perturb.functional.gce import gce_loss, truncated_gce_keep, truncated_gce_loss
 from lightning_perturb.functional.group_dro import balanced_group_weights, generalization_adjustment, group_dro_step
 from lightning_perturb.functional.iada import (
@@ -151,6 +156,13 @@ from lightning_perturb.functional.pgd import fgsm, l2_start, pgd, uniform_start
 from lightning_perturb.functional.polyloss import poly_loss
 from lightning_perturb.functional.polysoft import polysoft_loss, polysoft_weight
 from lightning_perturb.functional.proselflc import proselflc_target, trust
+from lightning_perturb.functional.risda import (
+    class_sums,
+    confusion_counts,
+    confusion_rates,
+    reasoned_covariance,
+    risda_mean_term,
+)
 from lightning_perturb.functional.robust_clustering import (
     outlier_perturbation,
     robust_clustering,
@@ -211,6 +223,7 @@ __all__ = [
     "class_distance",
     "class_frequency",
     "class_loss_variation",
+    "class_sums",
     "classifier_cosine",
     "classifier_norm",
     "confidence_bounds",
@@ -218,6 +231,8 @@ __all__ = [
     "confidence_penalty",
     "confidence_split",
     "confidence_threshold",
+    "confusion_counts",
+    "confusion_rates",
     "coral_penalty",
     "correctness",
     "cosine_logits",
@@ -245,6 +260,7 @@ __all__ = [
     "gce_spread",
     "generalization_adjustment",
     "generalization_term",
+    "gold_transition",
     "group_dro_step",
     "hard_bootstrapping_target",
     "hard_by_share",
@@ -322,11 +338,13 @@ __all__ = [
     "proselflc_target",
     "rce_loss",
     "rce_spread",
+    "reasoned_covariance",
     "rebalanced_weights",
     "regularization_term",
     "relative_entropy",
     "relative_loss",
     "relative_loss_variation",
+    "risda_mean_term",
     "robust_clustering",
     "robust_clustering_cost",
     "robustness_term",
@@ -334,6 +352,7 @@ __all__ = [
     "same_label_other_domain",
     "sample_bounds",
     "sample_loss",
+    "scaled_logits",
     "shared_slack",
     "simulated_errors",
     "sl_hyperparameters",
@@ -348,6 +367,8 @@ __all__ = [
     "symmetric_noise_bounds",
     "symmetric_transition",
     "tail_adversarial",
+    "tau_normalized_logits",
+    "tau_normalized_weight",
     "training_characteristics",
     "truncated_gce_keep",
     "truncated_gce_loss",

@@ -9,11 +9,13 @@ from lightning_perturb.methods.center_loss import CenterLoss
 from lightning_perturb.methods.class_weights import ClassBalanced, ClassBalancedFocal, ReWeighting
 from lightning_perturb.methods.confidence_penalty import ConfidencePenalty
 from lightning_perturb.methods.cross_entropy import CrossEntropy
+from lightning_perturb.methods.decoupling import ClassifierRetraining, LearnableWeightScaling, TauNormalization
 from lightning_perturb.methods.distribution_balanced import NTR, RBCE, RBCENTR, RBCEFocal, RBCEFocalNTR
 from lightning_perturb.methods.disturb_label import DisturbLabel
 from lightning_perturb.methods.dlb import DLB
 from lightning_perturb.methods.focal import Focal
 from lightning_perturb.methods.forward_correction import ForwardCorrection
+from lightning_perturb.methods.gold_loss_correction import GoldLossCorrection
 from lightning_perturb.methods.iada import IADA
 from lightning_perturb.methods.isda import ISDA
 from lightning_perturb.methods.isda_lpl import ISDALPL
@@ -47,6 +49,7 @@ from lightning_perturb.methods.pgd_training import PGDTraining
 from lightning_perturb.methods.polyloss import PolyLoss
 from lightning_perturb.methods.proselflc import ProSelfLC
 from lightning_perturb.methods.resampling import ClassBalancedFineTuning, ReSampling
+from lightning_perturb.methods.risda import RISDA
 from lightning_perturb.methods.robust_losses import GCE, JS, MAE, RCE, SL, PolySoft, TruncatedGCE
 from lightning_perturb.methods.self_paced_logpert import SelfPacedLogPert
 from lightning_perturb.methods.transferred_robust_loss import TransferredRobustLoss
@@ -69,6 +72,7 @@ __all__ = [
     "RBCELPL",
     "RBCENTR",
     "RCE",
+    "RISDA",
     "SL",
     "ActivePassiveLoss",
     "AdversarialLabelSmoothing",
@@ -79,15 +83,18 @@ __all__ = [
     "ClassBalanced",
     "ClassBalancedFineTuning",
     "ClassBalancedFocal",
+    "ClassifierRetraining",
     "ConfidencePenalty",
     "CrossEntropy",
     "DisturbLabel",
     "Focal",
     "ForwardCorrection",
+    "GoldLossCorrection",
     "HardBootstrapping",
     "KnowledgeDistillation",
     "LabelSmoothing",
     "LargeMarginSoftmax",
+    "LearnableWeightScaling",
     "LogPert",
     "LogitAdjustedLPL",
     "LogitAdjustment",
@@ -127,6 +134,7 @@ __all__ = [
     "ReWeighting",
     "SelfPacedLogPert",
     "SoftBootstrapping",
+    "TauNormalization",
     "TransferredRobustLoss",
     "TruncatedGCE",
 ]
