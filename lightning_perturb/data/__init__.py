@@ -9,8 +9,8 @@ from lightning_perturb.data.clothing1m import Clothing1M
 from lightning_perturb.data.digits import Digits
 from lightning_perturb.data.drawn import DrawnDataModule
 from lightning_perturb.data.food101n import Food101N
-from lightning_perturb.data.glt import MSCOCOGLT, ImageNetGLT
 from lightning_perturb.data.generated_reviews import GeneratedReviews
+from lightning_perturb.data.glt import MSCOCOGLT, ImageNetGLT
 from lightning_perturb.data.image_folder import ImageFolder
 from lightning_perturb.data.image_lists import ImageLists, ImageNetLT, INaturalist2018, PlacesLT
 from lightning_perturb.data.imagenet import ImageNet, TinyImageNet
@@ -98,8 +98,8 @@ __all__ = [
     "Step",
     "Symmetric",
     "Tasks",
-    "TinyImageNet",
     "TextDataModule",
+    "TinyImageNet",
     "Tokenizer",
     "TransformersTokenizer",
     "TransitionMatrix",

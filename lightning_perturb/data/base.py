@@ -235,7 +235,7 @@ class PerturbationDataModule(DrawnDataModule):
     def clean_dataloader(self) -> Any:
         """The clean meta samples in index order, not augmented, with true labels."""
         self._need_setup()
-        return self._evaluation(self._samples(self._labels), self.meta_index)
+        return self._evaluation(self._samples(self._read_labels), self.meta_index)
 
     def raw_inputs(self, positions: npt.ArrayLike) -> Tensor:
         """Training inputs as read (uint8 images or features) at positions of the full training set ``[n, ...]``.

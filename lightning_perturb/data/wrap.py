@@ -273,7 +273,7 @@ class Wrap(DrawnDataModule):
 
     def clean_dataloader(self) -> Any:
         """The clean meta samples in index order, with true labels; otherwise like :meth:`score_dataloader`."""
-        return self._in_order(self.meta_index, self._labels)
+        return self._in_order(self.meta_index, self._read_labels)
 
     def meta_dataloader(self) -> Any:
         """Batches of the clean meta split, laid out as training batches; the classes take turns in each batch.
