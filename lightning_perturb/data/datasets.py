@@ -30,8 +30,8 @@ def joined(first: Inputs, second: Inputs) -> Inputs:
     if isinstance(first, Tensor) and isinstance(second, Tensor) and kinds[0] == kinds[1]:
         return torch.cat([first, second])
     raise ValueError(
-        f"Training samples are {kinds[0]}, clean ones {kinds[1]}, which cannot stand behind them. Give both as tensors, "
-        "or as image files, of one shape."
+        f"Training samples are {kinds[0]}, clean ones {kinds[1]}, which cannot stand behind them. Give both as "
+        "tensors, or as image files, of one shape."
     )
 
 
