@@ -1,6 +1,7 @@
 """Callbacks that record training and report on it, and the functions behind them."""
 
 from lightning_perturb.callbacks.adversarial import AdversarialReport
+from lightning_perturb.callbacks.attacked import AttackedEvaluation, RobustnessCurve
 from lightning_perturb.callbacks.augmentation import AugmentationReport
 from lightning_perturb.callbacks.boundary import BoundaryReport
 from lightning_perturb.callbacks.dynamics import (
@@ -20,6 +21,7 @@ from lightning_perturb.callbacks.suspects import SuspectReport
 
 __all__ = [
     "AdversarialReport",
+    "AttackedEvaluation",
     "AugmentationReport",
     "BoundaryReport",
     "GroupReport",
@@ -29,6 +31,7 @@ __all__ = [
     "PerturbationReport",
     "Recorder",
     "Records",
+    "RobustnessCurve",
     "SuspectReport",
     "area_under_margin",
     "forgetting",

@@ -217,22 +217,23 @@ class DrawnDataModule(LightningDataModule):
         """
         labels = self._checked_labels(labels)
         self._check_arguments_fit()
-        rest = np.arange(len(labels))
-        if self.train_size is not None and self.train_size != len(labels):
+        total = len(labels)
+        rest = np.arange(total)
+        if self.train_size is not None and self.train_size != total:
             rest = self._subset(labels, self.train_size)
         before_split = count_classes(labels[rest], self.num_classes)
-        total = len(labels)
         if meta_labels is not None:
             labels = np.concatenate([labels, self._checked_labels(meta_labels)])
         if domains is not None:
             self.domains = check_domains(domains, len(labels), self.domain_names, type(self).__name__)
         meta = val = rest[:0]
-        parts, names = self._balanced_parts(labels, self.meta_by, "meta_by"), self._part_names(self.meta_by)
-        if meta_labels is not None:
-            meta = total + self._of_own_meta(parts[total:], names)
-        elif self.meta_size:
-            generator = self._generator("meta")
-            rest, meta = _of(rest, balanced_meta_split, parts, len(names), self.meta_size, generator, names)
+        if meta_labels is not None or self.meta_size:
+            parts = self._balanced_parts(labels, self.meta_by, "meta_by")
+            if meta_labels is not None:
+                meta = total + self._of_own_meta(parts[total:])
+            else:
+                names, generator = self._part_names(self.meta_by), self._generator("meta")
+                rest, meta = _of(rest, balanced_meta_split, parts, len(names), self.meta_size, generator, names)
         if self.val_size:
             generator = self._generator("val")
             rest, val = _of(rest, partial(hold_out, "val_size"), labels, self.num_classes, self.val_size, generator)
@@ -253,14 +254,19 @@ class DrawnDataModule(LightningDataModule):
                 total=total,
             )
         self._splits = rest, val, meta
-        self._labels, self.given_labels = labels, given
+        self._read_labels, self.given_labels = labels, given
         self._drawn = True
         self._hand_out_meta()
 
-    def _of_own_meta(self, parts: Labels, names: list[str]) -> Labels:
-        """Which of the clean samples that the source brings are taken."""
+    def _of_own_meta(self, parts: Labels) -> Labels:
+        """Which of the clean samples that the source brings are taken, of those of each class or group.
+
+        Args:
+            parts: What each of them counts as ``[M]``.
+        """
         if not self.meta_size:
             return np.arange(len(parts))
+        names = self._part_names(self.meta_by)
         return balanced_choice(parts, len(names), self.meta_size, self._generator("meta"), names)
 
     def _balanced_parts(self, labels: Labels, by: str, argument: str) -> Labels:
@@ -306,7 +312,7 @@ class DrawnDataModule(LightningDataModule):
             # the method is about to refuse the labels themselves
             return
         names = self._part_names(self.meta_by)
-        parts = self._balanced_parts(self._labels, self.meta_by, "meta_by")[self.meta_index]
+        parts = self._balanced_parts(self._read_labels, self.meta_by, "meta_by")[self.meta_index]
         missing = np.flatnonzero(count_classes(parts, len(names)) == 0)
         if len(missing):
             method = type(self.trainer.lightning_module).__name__  # type: ignore[union-attr]
@@ -318,7 +324,8 @@ class DrawnDataModule(LightningDataModule):
                 f"{names[missing[0]]})"
             )
             source = f"meta_size={self.meta_size}"
-            remedy = f"Set meta_size of the data to at least {len(names)}; the papers take 10 to 100 a {self.meta_by}."
+            each = self.meta_by
+            remedy = f"Set meta_size of the data to at least {len(names)}; the papers take 10 to 100 for each {each}."
             if self.brings_meta:
                 source, remedy = "the list of clean samples", f"Add samples of every {self.meta_by} to it."
             elif not self.labels_known:
@@ -334,7 +341,7 @@ class DrawnDataModule(LightningDataModule):
         """What a method learns of the data before training."""
         self._need_setup()
         return DataFacts(
-            num_samples=len(self._labels),
+            num_samples=len(self._read_labels),
             num_classes=self.num_classes,
             class_counts=self.class_counts,
             mean=self.mean,
@@ -356,13 +363,13 @@ class DrawnDataModule(LightningDataModule):
     @property
     def true_labels(self) -> Labels | None:
         """True labels of the full training set ``[N]``; None where nobody knows them, and before ``setup("fit")``."""
-        return self._labels if self._drawn and self.labels_known else None
+        return self._read_labels if self._drawn and self.labels_known else None
 
     @property
     def true_counts(self) -> Labels | None:
         """True labels by class in the training split ``[C]``, or positives; None where nobody knows them."""
         self._need_setup()
-        return count_classes(self._labels[self.train_index], self.num_classes) if self.labels_known else None
+        return count_classes(self._read_labels[self.train_index], self.num_classes) if self.labels_known else None
 
     @property
     def group_counts(self) -> Labels | None:
@@ -379,7 +386,7 @@ class DrawnDataModule(LightningDataModule):
         self._need_setup()
         if not self.labels_known:
             return None
-        wrong: npt.NDArray[np.bool_] = self.given_labels != self._labels
+        wrong: npt.NDArray[np.bool_] = self.given_labels != self._read_labels
         return np.asarray(wrong.any(axis=1)) if self.multi_label else wrong
 
     @property
@@ -391,7 +398,7 @@ class DrawnDataModule(LightningDataModule):
         self._need_setup()
         if not self.labels_known:
             return float("nan")
-        return noise_rate(self._labels[self.train_index], self.given_labels[self.train_index])
+        return noise_rate(self._read_labels[self.train_index], self.given_labels[self.train_index])
 
     @property
     def transition_matrix(self) -> npt.NDArray[np.float64]:
@@ -402,7 +409,7 @@ class DrawnDataModule(LightningDataModule):
         """
         self._need_setup()
         realized = realized_entry_matrices if self.multi_label else realized_transition_matrix
-        matrix = realized(self._labels[self.train_index], self.given_labels[self.train_index], self.num_classes)
+        matrix = realized(self._read_labels[self.train_index], self.given_labels[self.train_index], self.num_classes)
         return matrix if self.labels_known else np.full_like(matrix, np.nan)
 
     @property
@@ -410,7 +417,7 @@ class DrawnDataModule(LightningDataModule):
         """Names this set with its splits and labels: another set at a resume is an error."""
         self._need_setup()
         digest = hashlib.sha256()
-        for part in (self._labels, self.given_labels, self.train_index, self.val_index, self.meta_index):
+        for part in (self._read_labels, self.given_labels, self.train_index, self.val_index, self.meta_index):
             digest.update(np.ascontiguousarray(part, dtype=np.int64).tobytes())
         return digest.hexdigest()[:16]
 
@@ -429,7 +436,7 @@ class DrawnDataModule(LightningDataModule):
     @property
     def _val_labels(self) -> Labels:
         """Labels that validation samples carved from the training set show."""
-        return self.given_labels if self.val_labels == "given" else self._labels
+        return self.given_labels if self.val_labels == "given" else self._read_labels
 
     @property
     def _ranks(self) -> tuple[int, int]:
@@ -504,7 +511,7 @@ class DrawnDataModule(LightningDataModule):
         if needs is None or not needs.meta:
             return training
         size = self.meta_batch_size or sampler.batch_size
-        parts = self._balanced_parts(self._labels, self.meta_by, "meta_by")[self.meta_index]
+        parts = self._balanced_parts(self._read_labels, self.meta_by, "meta_by")[self.meta_index]
         positions = torch.from_numpy(self.meta_index)
         order = MetaSampler(positions, parts, size, sampler, from_epoch=needs.meta_from, every=needs.meta_every)
         meta = load(order)

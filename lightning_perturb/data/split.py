@@ -125,7 +125,7 @@ def balanced_meta_split(
     """
     ids = check_labels(labels, num_classes)
     # each class must keep one training sample, so the smallest class bounds the meta set
-    return _divide(_choose_balanced(ids, num_classes, meta_size, generator, names, kept=1))
+    return _divide(_choose_balanced(ids, num_classes, meta_size, generator, 1, names))
 
 
 def balanced_choice(
@@ -140,7 +140,7 @@ def balanced_choice(
     Raises:
         ValueError: if ``meta_size`` is negative or asks a class for more than it has.
     """
-    return np.flatnonzero(_choose_balanced(labels, num_classes, meta_size, generator, names, kept=0))
+    return np.flatnonzero(_choose_balanced(labels, num_classes, meta_size, generator, 0, names))
 
 
 def _choose_balanced(
@@ -148,8 +148,8 @@ def _choose_balanced(
     num_classes: int,
     meta_size: int,
     generator: np.random.Generator,
-    names: Sequence[str] | None,
     kept: int,
+    names: Sequence[str] | None,
 ) -> npt.NDArray[np.bool_]:
     if meta_size < 0:
         raise ValueError(f"meta_size={meta_size!r} is negative. Give a number of samples, 0 for no meta set.")
