@@ -198,7 +198,7 @@ def _rows(tree: Spec, path: Path) -> Iterator[tuple[str, str, Spec, Spec, dict[s
         spec = dict(entries[name])
         search, by_data = spec.pop("search", None) or {}, spec.pop("by_data", None) or {}
         # a row may train longer than the others, with another option of the networks, or on other batches
-        own = {part: spec.pop(part, None) or {} for part in ("trainer", "net")}
+        own = {part: spec.pop(part, None) or {} for part in ("trainer", "net", "data")}
         for data_name in by_data:
             # columns that this grid takes away may be named, since several grids share their rows
             if data_name not in tree["data"]["columns"]:
