@@ -90,7 +90,7 @@ class PerturbedLayer:
 
 
 def _named(net: nn.Module, name: str) -> nn.Module:
-    layers = {dotted: layer for dotted, layer in net.named_modules() if dotted}
+    layers: dict[str, nn.Module] = {dotted: layer for dotted, layer in net.named_modules() if dotted}
     if name in layers:
         return layers[name]
     near = get_close_matches(name, layers, n=5, cutoff=0.4) or list(layers)[:10]

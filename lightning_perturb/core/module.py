@@ -25,6 +25,7 @@ from lightning_perturb.core.taxonomy import Coordinates
 from lightning_perturb.functional.cross_entropy import cross_entropy
 
 CHECKPOINT_KEY = "lightning_perturb"
+_PARTS = {"class": "classes", "domain": "domains", "group": "groups"}
 
 
 def default_optimizer(params: Any) -> torch.optim.Optimizer:
@@ -451,8 +452,9 @@ class PerturbationModule(StateMixin, EvaluatedModule):
         if not isinstance(facts, DataFacts):
             if self.needs.balanced_from is not None:
                 raise ValueError(
-                    f"{type(self).__name__} trains on batches of balanced classes, which a loader of your own does not "
-                    "draw. Use a lightning_perturb data module, or put Wrap(datamodule=...) around yours."
+                    f"{type(self).__name__} trains on batches of balanced {_PARTS[self.needs.balanced_by]}, which a "
+                    "loader of your own does not draw. Use a lightning_perturb data module, or put "
+                    "Wrap(datamodule=...) around yours."
                 )
             return
         if facts.num_classes != self.num_classes:

@@ -232,6 +232,11 @@ class PerturbationDataModule(DrawnDataModule):
         self._need_setup()
         return self._evaluation(self._samples(self.given_labels), self.train_index)
 
+    def clean_dataloader(self) -> Any:
+        """The clean meta samples in index order, not augmented, with true labels."""
+        self._need_setup()
+        return self._evaluation(self._samples(self._labels), self.meta_index)
+
     def raw_inputs(self, positions: npt.ArrayLike) -> Tensor:
         """Training inputs as read (uint8 images or features) at positions of the full training set ``[n, ...]``.
 

@@ -66,7 +66,11 @@ from lightning_perturb.functional.disturb_label import disturb_label
 from lightning_perturb.functional.dlb import dlb_loss
 from lightning_perturb.functional.domain_risks import domain_balance, domain_means
 from lightning_perturb.functional.focal import binary_focal_entries, binary_focal_loss, focal_loss
-from lightning_perturb.functional.forward_correction import estimate_transition, forward_corrected_loss
+from lightning_perturb.functional.forward_correction import (
+    estimate_transition,
+    forward_corrected_loss,
+    gold_transition,
+)
 from lightning_perturb.functional.gce import gce_loss, truncated_gce_keep, truncated_gce_loss
 from lightning_perturb.functional.group_dro import (
     balanced_group_weights,
@@ -232,9 +236,9 @@ __all__ = [
     "confidence_penalty",
     "confidence_split",
     "confidence_threshold",
-    "coral_penalty",
     "confusion_counts",
     "confusion_rates",
+    "coral_penalty",
     "correctness",
     "cosine_logits",
     "cross_entropy",
@@ -261,6 +265,7 @@ __all__ = [
     "gce_spread",
     "generalization_adjustment",
     "generalization_term",
+    "gold_transition",
     "group_dro_step",
     "group_risks",
     "hard_bootstrapping_target",

@@ -16,6 +16,7 @@ from lightning_perturb.methods.dlb import DLB
 from lightning_perturb.methods.focal import Focal
 from lightning_perturb.methods.forward_correction import ForwardCorrection
 from lightning_perturb.methods.group_dro import UW, GroupDRO
+from lightning_perturb.methods.gold_loss_correction import GoldLossCorrection
 from lightning_perturb.methods.iada import IADA
 from lightning_perturb.methods.isda import ISDA
 from lightning_perturb.methods.isda_lpl import ISDALPL
@@ -91,6 +92,7 @@ __all__ = [
     "Focal",
     "ForwardCorrection",
     "GroupDRO",
+    "GoldLossCorrection",
     "HardBootstrapping",
     "KnowledgeDistillation",
     "LabelSmoothing",

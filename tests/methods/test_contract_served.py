@@ -9,7 +9,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import lightning_perturb
-from lightning_perturb.core import Batch
+from lightning_perturb.core import Batch, MetaPerturbationModule
 from lightning_perturb.core.features import FeatureModule
 
 
@@ -182,7 +182,7 @@ def test_tokenised_text_trains_or_is_refused_by_name(method, options):
         }
         for i in range(32)
     ]
-    if build(method, options).needs.meta:
+    if issubclass(method, MetaPerturbationModule):
         # the bag of embeddings has neither a forward rule nor a second derivative
         options = {**options, "engine": "central"}
     net = Tokens()
