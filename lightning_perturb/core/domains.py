@@ -208,10 +208,10 @@ class DomainPenaltyModule(DomainModule):
         loss = super().perturb_loss(loss, logits, batch)
         penalty = self.weighted_penalty(loss, logits, batch)
         if self.risk == "domains":
-            loss = loss * self._balance(batch).to(loss.dtype)
+            loss = loss * self._balance(batch, loss.dtype)
         return (loss + penalty) / (max(self.penalty_weight, 1.0) if self.rescale else 1.0)
 
-    def _balance(self, batch: Batch) -> Tensor:
+    def _balance(self, batch: Batch, dtype: torch.dtype) -> Tensor:
         (domain,), own = gather_batch(self.environment(batch))
         # the mean over this rank's samples, and then over ranks, is to be that over all
-        return domain_balance(domain)[own] * (len(batch) * world_size() / len(domain))
+        return domain_balance(domain, dtype)[own] * (len(batch) * world_size() / len(domain))

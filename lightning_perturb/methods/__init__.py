@@ -8,6 +8,7 @@ from lightning_perturb.methods.bootstrapping import HardBootstrapping, SoftBoots
 from lightning_perturb.methods.center_loss import CenterLoss
 from lightning_perturb.methods.class_weights import ClassBalanced, ClassBalancedFocal, ReWeighting
 from lightning_perturb.methods.confidence_penalty import ConfidencePenalty
+from lightning_perturb.methods.coral import CORAL
 from lightning_perturb.methods.cross_entropy import CrossEntropy
 from lightning_perturb.methods.decoupling import ClassifierRetraining, LearnableWeightScaling, TauNormalization
 from lightning_perturb.methods.distribution_balanced import NTR, RBCE, RBCENTR, RBCEFocal, RBCEFocalNTR
@@ -15,9 +16,10 @@ from lightning_perturb.methods.disturb_label import DisturbLabel
 from lightning_perturb.methods.dlb import DLB
 from lightning_perturb.methods.focal import Focal
 from lightning_perturb.methods.forward_correction import ForwardCorrection
-from lightning_perturb.methods.group_dro import UW, GroupDRO
 from lightning_perturb.methods.gold_loss_correction import GoldLossCorrection
+from lightning_perturb.methods.group_dro import UW, GroupDRO
 from lightning_perturb.methods.iada import IADA
+from lightning_perturb.methods.irm import IBIRM, IRM
 from lightning_perturb.methods.isda import ISDA
 from lightning_perturb.methods.isda_lpl import ISDALPL
 from lightning_perturb.methods.knowledge_distillation import KnowledgeDistillation
@@ -54,11 +56,15 @@ from lightning_perturb.methods.risda import RISDA
 from lightning_perturb.methods.robust_losses import GCE, JS, MAE, RCE, SL, PolySoft, TruncatedGCE
 from lightning_perturb.methods.self_paced_logpert import SelfPacedLogPert
 from lightning_perturb.methods.transferred_robust_loss import TransferredRobustLoss
+from lightning_perturb.methods.vrex import VREx
 
 __all__ = [
+    "CORAL",
     "DLB",
     "GCE",
     "IADA",
+    "IBIRM",
+    "IRM",
     "ISDA",
     "ISDALPL",
     "JS",
@@ -91,8 +97,8 @@ __all__ = [
     "DisturbLabel",
     "Focal",
     "ForwardCorrection",
-    "GroupDRO",
     "GoldLossCorrection",
+    "GroupDRO",
     "HardBootstrapping",
     "KnowledgeDistillation",
     "LabelSmoothing",
@@ -140,4 +146,5 @@ __all__ = [
     "TauNormalization",
     "TransferredRobustLoss",
     "TruncatedGCE",
+    "VREx",
 ]

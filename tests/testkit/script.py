@@ -53,7 +53,7 @@ def batches(views: int = 1) -> list[tuple[Any, Tensor, Tensor]]:
 
 
 def domain_of(index: Tensor) -> Tensor:
-    """The domain of samples; every batch has samples of each."""
+    """The domain of samples, one of three."""
     return index % 3
 
 
