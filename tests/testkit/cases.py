@@ -104,6 +104,7 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "IBIRM": {"annealed": {"anneal_steps": 5, "weight": 0.3, "ib_weight": 0.1}},
     "VREx": {"group": {"environments": "group", "anneal_steps": 0, "weight": 0.1}},
     "CORAL": {"covariances": {"means": False, "weight": 0.25, "risk": "samples"}},
+    "LISA": {"features": {"mix_at": "features", "weights": "batch", "alpha": 0.3}},
     "UW": {"deferred": {"from_epoch": 1, "normalise": "batch"}},
     "PolyLoss": {"three": {"epsilons": (-0.5, 0.3, 1.0)}},
     "Mixup": {"sample": {"weights": "sample", "alpha": 0.3}},
