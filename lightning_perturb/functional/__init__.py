@@ -57,6 +57,7 @@ from lightning_perturb.functional.cross_entropy import (
     probability_margin,
 )
 from lightning_perturb.functional.decoupling import scaled_logits, tau_normalized_logits, tau_normalized_weight
+from lightning_perturb.functional.determinant_information import dmi_loss, joint_distribution
 from lightning_perturb.functional.distribution_balanced import (
     distribution_balanced_loss,
     negative_tolerant_bias,
@@ -245,6 +246,7 @@ __all__ = [
     "distribution_balanced_loss",
     "disturb_label",
     "dlb_loss",
+    "dmi_loss",
     "domain_balance",
     "domain_means",
     "doubted_anti_adversarial",
@@ -281,6 +283,7 @@ __all__ = [
     "isda_logits",
     "isda_perturbation",
     "isda_term",
+    "joint_distribution",
     "js_hyperparameters",
     "js_loss",
     "js_spread",

@@ -11,6 +11,7 @@ from lightning_perturb.methods.confidence_penalty import ConfidencePenalty
 from lightning_perturb.methods.coral import CORAL
 from lightning_perturb.methods.cross_entropy import CrossEntropy
 from lightning_perturb.methods.decoupling import ClassifierRetraining, LearnableWeightScaling, TauNormalization
+from lightning_perturb.methods.determinant_information import DMI
 from lightning_perturb.methods.distribution_balanced import NTR, RBCE, RBCENTR, RBCEFocal, RBCEFocalNTR
 from lightning_perturb.methods.disturb_label import DisturbLabel
 from lightning_perturb.methods.dlb import DLB
@@ -27,6 +28,7 @@ from lightning_perturb.methods.knowledge_distillation import KnowledgeDistillati
 from lightning_perturb.methods.label_smoothing import LabelSmoothing
 from lightning_perturb.methods.large_margin import LargeMarginSoftmax
 from lightning_perturb.methods.ldam import LDAM, LDAMDRW
+from lightning_perturb.methods.learning_to_reweight import L2RW
 from lightning_perturb.methods.logit_adjustment import LogitAdjustedLPL, LogitAdjustment, PostHocLogitAdjustment
 from lightning_perturb.methods.logit_compensation import LC, RBCELC, RBCEFocalLC
 from lightning_perturb.methods.logpert import LogPert
@@ -62,6 +64,7 @@ from lightning_perturb.methods.vrex import VREx
 __all__ = [
     "CORAL",
     "DLB",
+    "DMI",
     "GCE",
     "IADA",
     "IBIRM",
@@ -69,6 +72,7 @@ __all__ = [
     "ISDA",
     "ISDALPL",
     "JS",
+    "L2RW",
     "LC",
     "LDAM",
     "LDAMDRW",
