@@ -15,6 +15,7 @@ from lightning_perturb.methods.determinant_information import DMI
 from lightning_perturb.methods.distribution_balanced import NTR, RBCE, RBCENTR, RBCEFocal, RBCEFocalNTR
 from lightning_perturb.methods.disturb_label import DisturbLabel
 from lightning_perturb.methods.dlb import DLB
+from lightning_perturb.methods.domain_mix import LISA, DomainMix
 from lightning_perturb.methods.focal import Focal
 from lightning_perturb.methods.forward_correction import ForwardCorrection
 from lightning_perturb.methods.gold_loss_correction import GoldLossCorrection
@@ -75,6 +76,7 @@ __all__ = [
     "LC",
     "LDAM",
     "LDAMDRW",
+    "LISA",
     "LPL",
     "MAE",
     "NTR",
@@ -99,6 +101,7 @@ __all__ = [
     "ConfidencePenalty",
     "CrossEntropy",
     "DisturbLabel",
+    "DomainMix",
     "Focal",
     "ForwardCorrection",
     "GoldLossCorrection",
