@@ -1,17 +1,22 @@
 """Data modules that inject label noise and imbalance."""
 
+from lightning_perturb.data.animal10n import Animal10N
 from lightning_perturb.data.arrays import Arrays
 from lightning_perturb.data.attributes import CelebA, Waterbirds
-from lightning_perturb.data.augment import Augmentation, CenterCrop, CropFlip, RandomResizedCrop
+from lightning_perturb.data.augment import Augmentation, CenterCrop, CropFlip, RandomCrop, RandomResizedCrop
 from lightning_perturb.data.base import PerturbationDataModule
 from lightning_perturb.data.cifar import CIFAR10, CIFAR100
+from lightning_perturb.data.clothing1m import Clothing1M
 from lightning_perturb.data.colored import Colored, ColoredDigits, ColoredMNIST
 from lightning_perturb.data.digits import Digits
 from lightning_perturb.data.drawn import DrawnDataModule
+from lightning_perturb.data.food101n import Food101N
 from lightning_perturb.data.generated_reviews import GeneratedReviews
+from lightning_perturb.data.glt import MSCOCOGLT, ImageNetGLT
 from lightning_perturb.data.image_folder import ImageFolder
 from lightning_perturb.data.image_lists import ImageLists, ImageNetLT, INaturalist2018, PlacesLT
-from lightning_perturb.data.imbalance import Exponential, Imbalance, Step
+from lightning_perturb.data.imagenet import ImageNet, TinyImageNet
+from lightning_perturb.data.imbalance import Balanced, Exponential, Imbalance, Step
 from lightning_perturb.data.imdb import IMDB
 from lightning_perturb.data.inaturalist import INaturalist2017
 from lightning_perturb.data.label_noise import (
@@ -51,9 +56,12 @@ __all__ = [
     "COCOMLT",
     "IMDB",
     "MSCOCO",
+    "MSCOCOGLT",
     "VOCMLT",
+    "Animal10N",
     "Arrays",
     "Augmentation",
+    "Balanced",
     "CIFAR10AsymmetricOneWay",
     "CIFAR10AsymmetricTwoWay",
     "CIFAR100Cyclic",
@@ -61,6 +69,7 @@ __all__ = [
     "CelebA",
     "CenterCrop",
     "Chain",
+    "Clothing1M",
     "Colored",
     "ColoredDigits",
     "ColoredMNIST",
@@ -72,11 +81,14 @@ __all__ = [
     "FirstPercent",
     "Flip",
     "Flip2",
+    "Food101N",
     "GeneratedReviews",
     "INaturalist2017",
     "INaturalist2018",
     "ImageFolder",
     "ImageLists",
+    "ImageNet",
+    "ImageNetGLT",
     "ImageNetLT",
     "Imbalance",
     "InstancePerClass",
@@ -90,12 +102,14 @@ __all__ = [
     "PairFlip",
     "PerturbationDataModule",
     "PlacesLT",
+    "RandomCrop",
     "RandomResizedCrop",
     "Step",
     "Symmetric",
     "Tasks",
     "TextDataModule",
     "TextTable",
+    "TinyImageNet",
     "Tokenizer",
     "TransformersTokenizer",
     "TransitionMatrix",

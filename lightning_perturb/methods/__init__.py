@@ -10,15 +10,15 @@ from lightning_perturb.methods.class_weights import ClassBalanced, ClassBalanced
 from lightning_perturb.methods.confidence_penalty import ConfidencePenalty
 from lightning_perturb.methods.coral import CORAL
 from lightning_perturb.methods.cross_entropy import CrossEntropy
-from lightning_perturb.methods.determinant_information import DMI
 from lightning_perturb.methods.decoupling import ClassifierRetraining, LearnableWeightScaling, TauNormalization
+from lightning_perturb.methods.determinant_information import DMI
 from lightning_perturb.methods.distribution_balanced import NTR, RBCE, RBCENTR, RBCEFocal, RBCEFocalNTR
 from lightning_perturb.methods.disturb_label import DisturbLabel
 from lightning_perturb.methods.dlb import DLB
 from lightning_perturb.methods.focal import Focal
 from lightning_perturb.methods.forward_correction import ForwardCorrection
-from lightning_perturb.methods.group_dro import UW, GroupDRO
 from lightning_perturb.methods.gold_loss_correction import GoldLossCorrection
+from lightning_perturb.methods.group_dro import UW, GroupDRO
 from lightning_perturb.methods.iada import IADA
 from lightning_perturb.methods.irm import IBIRM, IRM
 from lightning_perturb.methods.isda import ISDA
@@ -101,8 +101,8 @@ __all__ = [
     "DisturbLabel",
     "Focal",
     "ForwardCorrection",
-    "GroupDRO",
     "GoldLossCorrection",
+    "GroupDRO",
     "HardBootstrapping",
     "KnowledgeDistillation",
     "LabelSmoothing",
