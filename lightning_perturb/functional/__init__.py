@@ -56,8 +56,8 @@ from lightning_perturb.functional.cross_entropy import (
     one_hot,
     probability_margin,
 )
-from lightning_perturb.functional.determinant_information import dmi_loss, joint_distribution
 from lightning_perturb.functional.decoupling import scaled_logits, tau_normalized_logits, tau_normalized_weight
+from lightning_perturb.functional.determinant_information import dmi_loss, joint_distribution
 from lightning_perturb.functional.distribution_balanced import (
     distribution_balanced_loss,
     negative_tolerant_bias,
