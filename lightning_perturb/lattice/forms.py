@@ -61,6 +61,7 @@ NO_FORM: dict[str, str] = {
     "LDAMDRW": "as LDAM, and the weights of ClassBalanced come late in training",
     "LargeMarginSoftmax": _ANGLE,
     "MAE": _ANOTHER_LOSS,
+    "MLC": "its labels are those of a network of its own, and half of the clean samples are trained on",
     "MbLS": "its penalty grows with the distance of all logits from the largest",
     "MetaIADA": "as IADA, with three learned parts that share a step",
     "MetaMixPert": "one learned weight stands at two targets: it mixes the losses of two forward passes",

@@ -35,6 +35,7 @@ from lightning_perturb.methods.logpert import LogPert
 from lightning_perturb.methods.lpl import LPL
 from lightning_perturb.methods.mbls import MbLS
 from lightning_perturb.methods.meta_iada import MetaIADA
+from lightning_perturb.methods.meta_label_correction import MLC
 from lightning_perturb.methods.meta_logit_adjustment import MetaLogitAdjustment
 from lightning_perturb.methods.meta_mixpert import MetaMixPert
 from lightning_perturb.methods.meta_weight_net import MetaWeightNet
@@ -79,6 +80,7 @@ __all__ = [
     "LISA",
     "LPL",
     "MAE",
+    "MLC",
     "NTR",
     "RBCE",
     "RBCELC",
