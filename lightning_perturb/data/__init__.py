@@ -1,7 +1,7 @@
 """Data modules that inject label noise and imbalance."""
 
 from lightning_perturb.data.arrays import Arrays
-from lightning_perturb.data.augment import Augmentation, CenterCrop, CropFlip, RandomResizedCrop
+from lightning_perturb.data.augment import Augmentation, AugmentChain, CenterCrop, CropFlip, RandomResizedCrop
 from lightning_perturb.data.base import PerturbationDataModule
 from lightning_perturb.data.cifar import CIFAR10, CIFAR100
 from lightning_perturb.data.digits import Digits
@@ -34,6 +34,7 @@ from lightning_perturb.data.label_noise import (
 from lightning_perturb.data.lazy_images import LazyImages
 from lightning_perturb.data.multi_label_digits import MultiLabelDigits
 from lightning_perturb.data.multi_label_images import COCOMLT, MSCOCO, VOCMLT
+from lightning_perturb.data.policies import AutoAugment, RandAugment
 from lightning_perturb.data.tasks import Tasks
 from lightning_perturb.data.two_gaussians import TwoGaussians
 from lightning_perturb.data.wrap import Wrap
@@ -45,7 +46,9 @@ __all__ = [
     "MSCOCO",
     "VOCMLT",
     "Arrays",
+    "AugmentChain",
     "Augmentation",
+    "AutoAugment",
     "CIFAR10AsymmetricOneWay",
     "CIFAR10AsymmetricTwoWay",
     "CIFAR100Cyclic",
@@ -77,6 +80,7 @@ __all__ = [
     "PairFlip",
     "PerturbationDataModule",
     "PlacesLT",
+    "RandAugment",
     "RandomResizedCrop",
     "Step",
     "Symmetric",
