@@ -8,6 +8,7 @@ from lightning_perturb.methods.center_loss import CenterLoss
 from lightning_perturb.methods.class_weights import ClassBalanced, ClassBalancedFocal, ReWeighting
 from lightning_perturb.methods.confidence_penalty import ConfidencePenalty
 from lightning_perturb.methods.cross_entropy import CrossEntropy
+from lightning_perturb.methods.deconfound_tde import DeconfoundTDE
 from lightning_perturb.methods.decoupling import ClassifierRetraining, LearnableWeightScaling, TauNormalization
 from lightning_perturb.methods.distribution_balanced import NTR, RBCE, RBCENTR, RBCEFocal, RBCEFocalNTR
 from lightning_perturb.methods.disturb_label import DisturbLabel
@@ -17,7 +18,7 @@ from lightning_perturb.methods.forward_correction import ForwardCorrection
 from lightning_perturb.methods.iada import IADA
 from lightning_perturb.methods.isda import ISDA
 from lightning_perturb.methods.isda_lpl import ISDALPL
-from lightning_perturb.methods.knowledge_distillation import KnowledgeDistillation
+from lightning_perturb.methods.knowledge_distillation import BalancedKnowledgeDistillation, KnowledgeDistillation
 from lightning_perturb.methods.label_smoothing import LabelSmoothing
 from lightning_perturb.methods.large_margin import LargeMarginSoftmax
 from lightning_perturb.methods.ldam import LDAM, LDAMDRW
@@ -26,6 +27,7 @@ from lightning_perturb.methods.logit_compensation import LC, RBCELC, RBCEFocalLC
 from lightning_perturb.methods.logpert import LogPert
 from lightning_perturb.methods.lpl import LPL
 from lightning_perturb.methods.mbls import MbLS
+from lightning_perturb.methods.meta_class_weight import MetaClassWeight
 from lightning_perturb.methods.meta_iada import MetaIADA
 from lightning_perturb.methods.meta_logit_adjustment import MetaLogitAdjustment
 from lightning_perturb.methods.meta_mixpert import MetaMixPert
@@ -74,6 +76,7 @@ __all__ = [
     "SL",
     "AdversarialLabelSmoothing",
     "ArcFace",
+    "BalancedKnowledgeDistillation",
     "BinaryCrossEntropy",
     "CategoryArcFace",
     "CenterLoss",
@@ -83,6 +86,7 @@ __all__ = [
     "ClassifierRetraining",
     "ConfidencePenalty",
     "CrossEntropy",
+    "DeconfoundTDE",
     "DisturbLabel",
     "Focal",
     "ForwardCorrection",
@@ -95,6 +99,7 @@ __all__ = [
     "LogitAdjustedLPL",
     "LogitAdjustment",
     "MbLS",
+    "MetaClassWeight",
     "MetaIADA",
     "MetaLogitAdjustment",
     "MetaMixPert",
