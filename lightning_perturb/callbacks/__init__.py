@@ -1,6 +1,8 @@
 """Callbacks that record training and report on it, and the functions behind them."""
 
 from lightning_perturb.callbacks.adversarial import AdversarialReport
+from lightning_perturb.callbacks.attacked import AttackedEvaluation, RobustnessCurve
+from lightning_perturb.callbacks.augmentation import AugmentationReport
 from lightning_perturb.callbacks.boundary import BoundaryReport
 from lightning_perturb.callbacks.dynamics import (
     area_under_margin,
@@ -18,6 +20,8 @@ from lightning_perturb.callbacks.suspects import SuspectReport
 
 __all__ = [
     "AdversarialReport",
+    "AttackedEvaluation",
+    "AugmentationReport",
     "BoundaryReport",
     "HyperparameterReport",
     "LossReport",
@@ -25,6 +29,7 @@ __all__ = [
     "PerturbationReport",
     "Recorder",
     "Records",
+    "RobustnessCurve",
     "SuspectReport",
     "area_under_margin",
     "forgetting",

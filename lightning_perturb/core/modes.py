@@ -23,6 +23,25 @@ def evaluating(net: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
+def attackable(net: nn.Module) -> Iterator[None]:
+    """Evaluation mode in which gradients can be taken.
+
+    Recurrent layers stay in training mode, since cuDNN gives no gradients in evaluation; their dropout is off, which is
+    all that the mode means to them.
+    """
+    recurrent = [(module, module.dropout) for module in net.modules() if isinstance(module, nn.RNNBase)]
+    with evaluating(net):
+        try:
+            for module, _ in recurrent:
+                module.train()
+                module.dropout = 0.0
+            yield
+        finally:
+            for module, dropout in recurrent:
+                module.dropout = dropout
+
+
+@contextmanager
 def frozen_statistics(net: nn.Module) -> Iterator[None]:
     """Normalisation works as it does, in training by the batch, but its running statistics do not move."""
     batch_norms = [m for m in net.modules() if isinstance(m, _BatchNorm) and m.training and m.track_running_stats]

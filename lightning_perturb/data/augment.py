@@ -146,6 +146,43 @@ def _resized(image: Tensor, size: int) -> Tensor:
     return resized[None] if len(image) == 1 else resized.permute(2, 0, 1)
 
 
+class RandomCrop(Augmentation):
+    """A random square of the image, as it is, and a random horizontal flip.
+
+    Args:
+        size: Height and width of the result; at most those of the image.
+        flip: Mirror half of the images.
+    """
+
+    draws = 3
+
+    def __init__(self, size: int, flip: bool = True) -> None:
+        check_positive("size", size)
+        self.size = size
+        self.flip = flip
+
+    def __call__(self, x: Tensor, uniform: Tensor) -> Tensor:
+        """Crops and flips, see :class:`Augmentation`."""
+        room = _room(x, self.size)
+        # a product may be rounded up to the next whole number
+        corners = torch.minimum((uniform[:, :2] * (room + 1)).long(), room).tolist()
+        out = torch.empty((*x.shape[:2], self.size, self.size), dtype=torch.uint8)
+        for image, row, (top, left) in zip(x, out, corners, strict=True):
+            row.copy_(image[:, top : top + self.size, left : left + self.size])
+        if self.flip:
+            mirrored = uniform[:, 2] < 0.5
+            out[mirrored] = out[mirrored].flip(-1)
+        return out
+
+
+def _room(x: Tensor, size: int) -> Tensor:
+    """How far a square can be moved down and to the right in images ``[2]``."""
+    height, width = x.shape[-2:]
+    if min(height, width) < size:
+        raise ValueError(f"size={size} does not fit in images of {height} x {width}. Choose a smaller size.")
+    return torch.tensor([height - size, width - size])
+
+
 class CenterCrop(Augmentation):
     """The middle of the image, with nothing random about it: what evaluation sees beside a random crop.
 
@@ -159,10 +196,7 @@ class CenterCrop(Augmentation):
 
     def __call__(self, x: Tensor, uniform: Tensor) -> Tensor:
         """Crops, see :class:`Augmentation`."""
-        height, width = x.shape[-2:]
-        if min(height, width) < self.size:
-            raise ValueError(f"size={self.size} does not fit in images of {height} x {width}. Choose a smaller size.")
-        top, left = (height - self.size) // 2, (width - self.size) // 2
+        top, left = (_room(x, self.size) // 2).tolist()
         return x[..., top : top + self.size, left : left + self.size].contiguous()
 
 

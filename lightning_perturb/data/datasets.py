@@ -13,8 +13,30 @@ from lightning_perturb.core.batch import Batch
 from lightning_perturb.data.augment import Augmentation
 from lightning_perturb.data.image_files import ImageFiles
 from lightning_perturb.data.samplers import Draw
+from lightning_perturb.data.texts import Texts
 
-Inputs = Tensor | ImageFiles
+Inputs = Tensor | ImageFiles | Texts
+
+
+def joined(first: Inputs, second: Inputs) -> Inputs:
+    """The samples of two sources in one, those of the second behind those of the first.
+
+    Raises:
+        ValueError: If they are of different kinds or shapes.
+    """
+    kinds = _kind(first), _kind(second)
+    if isinstance(first, ImageFiles) and isinstance(second, ImageFiles) and first.size == second.size:
+        return first + second
+    if isinstance(first, Tensor) and isinstance(second, Tensor) and kinds[0] == kinds[1]:
+        return torch.cat([first, second])
+    raise ValueError(
+        f"Training samples are {kinds[0]}, clean ones {kinds[1]}, which cannot stand behind them. Give both as "
+        "tensors, or as image files, of one shape."
+    )
+
+
+def _kind(x: Inputs) -> str:
+    return type(x).__name__ if isinstance(x, Texts) else f"{x.dtype} of shape {tuple(x.shape[1:])}"
 
 
 class BatchedSet(Dataset[Any]):
@@ -27,6 +49,8 @@ class BatchedSet(Dataset[Any]):
         views: Independently augmented views of each sample.
         seed: Seed of the augmentation.
         pairs: Serve ``(x, y)`` instead of a :class:`Batch`, for modules of other projects.
+        domains: All domain ids ``[N]``, or which domains apply ``[N, D]``, served as ``extra["domain"]``; None where
+            samples have none.
     """
 
     def __init__(
@@ -37,6 +61,7 @@ class BatchedSet(Dataset[Any]):
         views: int = 1,
         seed: int = 0,
         pairs: bool = False,
+        domains: Tensor | None = None,
     ) -> None:
         self.x = x
         self.y = y
@@ -44,6 +69,7 @@ class BatchedSet(Dataset[Any]):
         self.views = views
         self.seed = seed
         self.pairs = pairs
+        self.domains = domains
 
     def __len__(self) -> int:
         return len(self.x)
@@ -60,6 +86,8 @@ class BatchedSet(Dataset[Any]):
         if self.pairs:
             return views[0], y
         extra = {} if draw.keys is None else {"sample_key": draw.keys}
+        if self.domains is not None:
+            extra["domain"] = self.domains.index_select(0, draw.positions)
         return Batch(views if self.views > 1 else views[0], y, draw.positions, extra)
 
     def _view(self, x: Tensor, draw: Draw, number: int) -> Tensor:

@@ -72,14 +72,25 @@ class Tasks(LightningDataModule):
     def facts(self) -> DataFacts:
         """The sum of the tasks' class counts, and otherwise what holds for the largest."""
         facts = [data.facts for data in self._tasks]
+        true = [data.true_counts for data in self._tasks]
         return DataFacts(
             num_samples=max(fact.num_samples for fact in facts),
             num_classes=self.num_classes,
             class_counts=np.sum([fact.class_counts for fact in facts], axis=0),
             mean=facts[0].mean,
             std=facts[0].std,
-            true_counts=np.sum([data.true_counts for data in self._tasks], axis=0),
+            true_counts=None if any(count is None for count in true) else np.sum(true, axis=0),
         )
+
+    @property
+    def mean(self) -> tuple[float, ...] | None:
+        """What all tasks subtract from pixels in [0, 1] by channel; None where they differ."""
+        return _common([data.mean for data in self._tasks])
+
+    @property
+    def std(self) -> tuple[float, ...] | None:
+        """What all tasks divide by, likewise."""
+        return _common([data.std for data in self._tasks])
 
     @property
     def batch_size(self) -> int:
@@ -169,3 +180,7 @@ class Tasks(LightningDataModule):
             return {name: getattr(self._tasks[int(name)], hook)(part, *args) for name, part in batch.items()}
         # an evaluation loader is of the task in its place
         return getattr(self._tasks[args[-1]], hook)(batch, *args[:-1], 0)
+
+
+def _common(values: list[tuple[float, ...] | None]) -> tuple[float, ...] | None:
+    return values[0] if all(value == values[0] for value in values) else None

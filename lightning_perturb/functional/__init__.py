@@ -4,6 +4,7 @@ Logits are [B, C]; a target is class ids [B] (int64) or, where the function says
 per sample, [B]. Half-precision logits are computed in float32.
 """
 
+from lightning_perturb.functional.active_passive import normalized_cross_entropy, normalized_focal_loss
 from lightning_perturb.functional.adjuster import (
     adjust,
     gce_hyperparameters,
@@ -12,6 +13,7 @@ from lightning_perturb.functional.adjuster import (
     sl_hyperparameters,
 )
 from lightning_perturb.functional.adversarial_label_smoothing import adversarial_label_smoothing_target
+from lightning_perturb.functional.apgd import apgd, apgd_checkpoints
 from lightning_perturb.functional.arcface import arcface_logits
 from lightning_perturb.functional.bootstrapping import hard_bootstrapping_target, soft_bootstrapping_target
 from lightning_perturb.functional.center_loss import center_loss, update_centers
@@ -43,6 +45,7 @@ from lightning_perturb.functional.class_balanced import (
     inverse_frequency_weights,
 )
 from lightning_perturb.functional.confidence_penalty import confidence_penalty
+from lightning_perturb.functional.coral import coral_penalty
 from lightning_perturb.functional.cosine import cosine_logits
 from lightning_perturb.functional.cross_entropy import (
     binary_cross_entropy,
@@ -54,6 +57,7 @@ from lightning_perturb.functional.cross_entropy import (
     probability_margin,
 )
 from lightning_perturb.functional.decoupling import scaled_logits, tau_normalized_logits, tau_normalized_weight
+from lightning_perturb.functional.determinant_information import dmi_loss, joint_distribution
 from lightning_perturb.functional.distribution_balanced import (
     distribution_balanced_loss,
     negative_tolerant_bias,
@@ -61,9 +65,20 @@ from lightning_perturb.functional.distribution_balanced import (
 )
 from lightning_perturb.functional.disturb_label import disturb_label
 from lightning_perturb.functional.dlb import dlb_loss
+from lightning_perturb.functional.domain_risks import domain_balance, domain_means
 from lightning_perturb.functional.focal import binary_focal_entries, binary_focal_loss, focal_loss
-from lightning_perturb.functional.forward_correction import estimate_transition, forward_corrected_loss
+from lightning_perturb.functional.forward_correction import (
+    estimate_transition,
+    forward_corrected_loss,
+    gold_transition,
+)
 from lightning_perturb.functional.gce import gce_loss, truncated_gce_keep, truncated_gce_loss
+from lightning_perturb.functional.group_dro import (
+    balanced_group_weights,
+    generalization_adjustment,
+    group_dro_step,
+    group_risks,
+)
 from lightning_perturb.functional.iada import (
     adversarial_logits,
     fairness_term,
@@ -73,6 +88,7 @@ from lightning_perturb.functional.iada import (
     regularization_term,
     robustness_term,
 )
+from lightning_perturb.functional.information_bottleneck import feature_variance
 from lightning_perturb.functional.inner_steps import (
     bounded_reweighting,
     bounded_step,
@@ -82,6 +98,7 @@ from lightning_perturb.functional.inner_steps import (
     project_simplex,
     shared_slack,
 )
+from lightning_perturb.functional.irm import irm_penalty, irm_slopes
 from lightning_perturb.functional.isda import (
     BatchStatistics,
     ClassCovariance,
@@ -141,7 +158,7 @@ from lightning_perturb.functional.noise_tolerance import (
     symmetric_transition,
 )
 from lightning_perturb.functional.online_label_smoothing import accumulate, class_average, online_label_smoothing_target
-from lightning_perturb.functional.pgd import l2_start, pgd, uniform_start
+from lightning_perturb.functional.pgd import fgsm, l2_start, pgd, uniform_start
 from lightning_perturb.functional.polyloss import poly_loss
 from lightning_perturb.functional.polysoft import polysoft_loss, polysoft_weight
 from lightning_perturb.functional.proselflc import proselflc_target, trust
@@ -156,6 +173,12 @@ from lightning_perturb.functional.robust_clustering import (
     outlier_perturbation,
     robust_clustering,
     robust_clustering_cost,
+)
+from lightning_perturb.functional.selective_mixup import (
+    choose_partners,
+    other_domain,
+    same_domain_other_label,
+    same_label_other_domain,
 )
 from lightning_perturb.functional.self_paced import (
     linear_spl_weights,
@@ -173,6 +196,7 @@ from lightning_perturb.functional.strategies import (
 )
 from lightning_perturb.functional.svm_slack import hinge_loss, slack, svm_slack
 from lightning_perturb.functional.tde import drift_cosines, multi_head_logits, tde_logits
+from lightning_perturb.functional.vrex import vrex_penalty
 
 __all__ = [
     "BatchStatistics",
@@ -184,9 +208,12 @@ __all__ = [
     "adversarial_logits",
     "all_adversarial",
     "all_anti_adversarial",
+    "apgd",
+    "apgd_checkpoints",
     "arcface_logits",
     "average_class_loss",
     "balanced_teacher_logits",
+    "balanced_group_weights",
     "batch_statistics",
     "binary_cross_entropy",
     "binary_cross_entropy_entries",
@@ -195,6 +222,7 @@ __all__ = [
     "bounded_reweighting",
     "bounded_step",
     "center_loss",
+    "choose_partners",
     "class_average",
     "class_balanced_focal_loss",
     "class_conditional_noise_bound",
@@ -213,12 +241,16 @@ __all__ = [
     "confidence_threshold",
     "confusion_counts",
     "confusion_rates",
+    "coral_penalty",
     "correctness",
     "cosine_logits",
     "cross_entropy",
     "distribution_balanced_loss",
     "disturb_label",
     "dlb_loss",
+    "dmi_loss",
+    "domain_balance",
+    "domain_means",
     "doubted_anti_adversarial",
     "drift_cosines",
     "effective_number_weights",
@@ -226,6 +258,8 @@ __all__ = [
     "fairness_term",
     "feature_gradient",
     "feature_gradient_norm",
+    "feature_variance",
+    "fgsm",
     "focal_loss",
     "forward_corrected_loss",
     "frequency_bounds",
@@ -234,7 +268,11 @@ __all__ = [
     "gce_hyperparameters",
     "gce_loss",
     "gce_spread",
+    "generalization_adjustment",
     "generalization_term",
+    "gold_transition",
+    "group_dro_step",
+    "group_risks",
     "hard_bootstrapping_target",
     "hard_by_share",
     "hard_by_value",
@@ -243,9 +281,12 @@ __all__ = [
     "imbalance_errors",
     "imbalance_gamma_limit",
     "inverse_frequency_weights",
+    "irm_penalty",
+    "irm_slopes",
     "isda_logits",
     "isda_perturbation",
     "isda_term",
+    "joint_distribution",
     "js_hyperparameters",
     "js_loss",
     "js_spread",
@@ -284,10 +325,13 @@ __all__ = [
     "multi_label_lpl",
     "negative_tolerant_bias",
     "noise_gaps",
+    "normalized_cross_entropy",
+    "normalized_focal_loss",
     "one_hot",
     "online_label_smoothing_target",
     "oracle_class_conditional_noise_bound",
     "oracle_symmetric_noise_bounds",
+    "other_domain",
     "outlier_perturbation",
     "pair_transition",
     "perturb_label",
@@ -317,6 +361,8 @@ __all__ = [
     "robust_clustering",
     "robust_clustering_cost",
     "robustness_term",
+    "same_domain_other_label",
+    "same_label_other_domain",
     "sample_bounds",
     "sample_loss",
     "scaled_logits",
@@ -347,4 +393,5 @@ __all__ = [
     "update_moments",
     "variance_imbalance_errors",
     "variance_imbalance_gamma_range",
+    "vrex_penalty",
 ]

@@ -42,6 +42,7 @@ _BINARY = "of several labels a sample: cells perturb one distribution over the c
 
 #: why a method is no list of cells
 NO_FORM: dict[str, str] = {
+    "ActivePassiveLoss": _ANOTHER_LOSS,
     "ArcFace": _ANGLE,
     "BalancedKnowledgeDistillation": "as KnowledgeDistillation, with a prediction that is weighted by class",
     "BinaryCrossEntropy": _BINARY,
@@ -51,10 +52,13 @@ NO_FORM: dict[str, str] = {
     "ClassifierRetraining": "two trainings, the second of which knows the classifier alone",
     "DLB": "its teacher is the network itself, one batch before, on the same samples",
     "DeconfoundTDE": _ANGLE,
+    "DMI": "its loss is one number of the batch: samples have none of their own",
     "ForwardCorrection": "two phases of training; the second perturbs probabilities, not logits, by a matrix",
     "GCE": _ANOTHER_LOSS,
+    "GoldLossCorrection": "as ForwardCorrection, with clean samples beside the noisy ones",
     "IADA": "direction and size are one function of sample and class together",
     "JS": _ANOTHER_LOSS,
+    "L2RW": "its weights live for one batch",
     "LC": _BINARY,
     "LDAM": "its margins are Prior(logit, category, negative, pattern=OwnLogit), but its logits are cosines",
     "LDAMDRW": "as LDAM, and the weights of ClassBalanced come late in training",

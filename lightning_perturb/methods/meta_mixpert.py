@@ -8,7 +8,7 @@ from torch import Tensor
 from lightning_perturb.checks import check_choice, check_positive
 from lightning_perturb.core import Batch, Coordinates, MetaPerturbationModule
 from lightning_perturb.core.distributed import gather_rows
-from lightning_perturb.core.modes import frozen_statistics
+from lightning_perturb.core.modes import attackable, frozen_statistics
 from lightning_perturb.functional import (
     cross_entropy,
     logit_gradient,
@@ -78,9 +78,10 @@ class MetaMixPert(MetaPerturbationModule, PGDTraining):
         self.add_meta("meta_net", MetaMLP(len(characteristics), hidden))
 
     def perturb_input(self, batch: Batch) -> Batch:
-        """Keeps x + δ beside x; nothing is attacked where ``eps2=0``."""
+        """Keeps δ beside x; nothing is attacked where ``eps2=0``."""
         if self.eps:
-            batch.extra["attacked"] = super().perturb_input(batch).view  # type: ignore[assignment]
+            with attackable(self.net):
+                batch.extra["delta"] = self.attack(batch, self.eps)
         return batch
 
     @property
@@ -91,9 +92,10 @@ class MetaMixPert(MetaPerturbationModule, PGDTraining):
     def outputs(self, call: Any, batch: Batch) -> dict[str, Tensor]:
         """Logits of the clean batch, and of the attacked one where there is one."""
         outputs = super().outputs(call, batch)
-        if "attacked" in batch.extra:
+        if "delta" in batch.extra:
+            attacked = self.moved(batch, batch.extra["delta"])
             with frozen_statistics(self.net):
-                outputs["attacked_logits"] = self.run(call, batch.extra["attacked"])
+                outputs["attacked_logits"] = super().outputs(call, attacked)["logits"]
         return outputs
 
     def alpha(self, logits: Tensor, y: Tensor) -> Tensor:

@@ -8,8 +8,9 @@ from torch import Tensor
 
 from lightning_perturb.checks import check_choice, check_positive, check_rate
 from lightning_perturb.core import Batch, Coordinates, Needs
+from lightning_perturb.core.batch import _map_input
 from lightning_perturb.core.distributed import gather_rows, rank, world_size
-from lightning_perturb.core.modes import evaluating
+from lightning_perturb.core.modes import attackable, evaluating
 from lightning_perturb.functional import (
     cross_entropy,
     hard_by_share,
@@ -38,7 +39,9 @@ class MixPert(PGDTraining):
         tau: τ for ``threshold="value"``.
         bounds: ``shared``: ε1 and ε2 for all. ``per_sample``: ε1 l/τ and ε2 (2 - l/τ) [tax 66].
         sync_threshold: Rank the samples of all devices as one batch; False ranks each device's alone.
-        clean_weight: Weight of the clean loss of attacked samples; 0 is the paper's equation, 0.4 the released code.
+        clean_weight: Weight of the clean loss; 0 is the paper's equation, 0.4 the released code.
+        clean_samples: Whose clean loss it is: that of ``attacked`` samples (released code for images), or of ``all``,
+            hard ones included (released code for texts).
         rank_mode: Mode of the ranking pass that ``eps2 > 0`` needs: ``eval``, or ``train`` (released code; moves
             batch-norm statistics).
         **kwargs: Arguments of :class:`~lightning_perturb.methods.PGDTraining` but ``eps``.
@@ -60,6 +63,7 @@ class MixPert(PGDTraining):
         bounds: Literal["shared", "per_sample"] = "shared",
         sync_threshold: bool = True,
         clean_weight: float = 0.0,
+        clean_samples: Literal["attacked", "all"] = "attacked",
         rank_mode: Literal["eval", "train"] = "eval",
         **kwargs: Any,
     ) -> None:
@@ -72,6 +76,7 @@ class MixPert(PGDTraining):
         check_rate("clean_weight", clean_weight)
         check_choice("threshold", threshold, ("batch_share", "value", "epoch_quantile"))
         check_choice("bounds", bounds, ("shared", "per_sample"))
+        check_choice("clean_samples", clean_samples, ("attacked", "all"))
         check_choice("rank_mode", rank_mode, ("eval", "train"))
         if (threshold == "value") != (tau is not None):
             raise ValueError(
@@ -82,10 +87,10 @@ class MixPert(PGDTraining):
             check_positive("tau", tau, zero=True)
         if bounds == "per_sample" and tau == 0:
             raise ValueError("tau=0 and bounds='per_sample' contradict each other: the bounds divide by tau.")
-        if clean_weight and not eps2:
+        if clean_weight and not eps2 and clean_samples == "attacked":
             raise ValueError(
                 f"clean_weight={clean_weight} weighs the clean loss of attacked samples, but eps2=0 attacks none. "
-                "Set eps2, or leave clean_weight at 0."
+                "Set eps2, leave clean_weight at 0, or set clean_samples to all."
             )
         self.eta = eta
         self.share = share
@@ -94,6 +99,7 @@ class MixPert(PGDTraining):
         self.bounds = bounds
         self.sync_threshold = sync_threshold
         self.clean_weight = clean_weight
+        self.clean_samples = clean_samples
         self.rank_mode = rank_mode
         if threshold == "epoch_quantile":
             self.needs = Needs(index=True)
@@ -151,23 +157,25 @@ class MixPert(PGDTraining):
         """x + δ for samples that are not hard; nothing is attacked or ranked here where ``eps2=0``."""
         if not self.eps:
             return batch
-        clean = self._attackable(batch)
         # nullcontext keeps the mode: in train mode, a frozen batch norm stays frozen
         with torch.no_grad(), evaluating(self.net) if self.rank_mode == "eval" else nullcontext():
-            loss = cross_entropy(self.run(self.net, clean), batch.y)
+            loss = cross_entropy(self.run(self.net, batch.view), batch.y)
         # older versions of PyTorch reuse the weights that autocast cast here, which carry no history
         torch.clear_autocast_cache()
         hard, tau = self.hard_samples(loss)
-        x = clean.clone()
+        clean = batch.view
         easy = ~hard
         if easy.any():
-            part = Batch(clean[easy], batch.y[easy], self.sample_keys(batch)[easy])
-            with evaluating(self.net):
-                x[easy] += self.attack(clean[easy], part, self._negative_bound(loss[easy], tau))
-        batch = batch.with_input(x)
+            rows = _map_input(clean, lambda x: x[easy])
+            part = Batch(rows, batch.y[easy], self.sample_keys(batch)[easy])
+            with attackable(self.net):
+                found = self.attack(part, self._negative_bound(loss[easy], tau))
+            delta = found.new_zeros(len(batch), *found.shape[1:])
+            delta[easy] = found
+            batch = self.moved(batch, delta)
         batch.extra.update(hard=hard, tau=tau, ranked_loss=loss)
         if self.clean_weight:
-            batch.extra["clean_input"] = clean
+            batch.extra["clean_input"] = clean  # type: ignore[assignment]
         return batch
 
     @property
@@ -201,12 +209,13 @@ class MixPert(PGDTraining):
         return logits + v
 
     def perturb_loss(self, loss: Tensor, logits: Tensor, batch: Batch) -> Tensor:
-        """Mixes in the clean loss of attacked samples, where ``clean_weight`` asks for it."""
-        clean = batch.extra.get("clean_logits")
-        if clean is None:
+        """Mixes in the clean loss, where ``clean_weight`` asks for it."""
+        if not self.clean_weight:
             return loss
+        # where nothing is attacked the raw logits are those of the clean batch
+        clean = batch.extra.get("clean_logits", logits)
         mixed = (1 - self.clean_weight) * loss + self.clean_weight * cross_entropy(clean, batch.y)
-        return torch.where(batch.extra["hard"], loss, mixed)
+        return mixed if self.clean_samples == "all" else torch.where(batch.extra["hard"], loss, mixed)
 
     def _negative_bound(self, loss: Tensor, tau: Tensor) -> float | Tensor:
         if self.bounds == "shared" or not torch.isfinite(tau):

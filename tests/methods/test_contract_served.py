@@ -9,7 +9,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import lightning_perturb
-from lightning_perturb.core import Batch
+from lightning_perturb.core import Batch, MetaPerturbationModule
 from lightning_perturb.core.features import FeatureModule
 
 
@@ -27,6 +27,10 @@ def test_a_plain_loader_works_or_names_what_is_missing(method, options):
         ):
             train(build(method, options), loader)
         loader = DataLoader(Served("pair", method), 16)
+    if needs.domains:
+        with pytest.raises(ValueError, match=rf"{method.__name__} needs the domain of each sample.*'domain'"):
+            train(build(method, options), loader)
+        return
     if needs.index:
         with pytest.raises(ValueError, match=rf"{method.__name__} .*needs each sample's index.*Wrap\(datamodule"):
             train(build(method, options), loader)
@@ -43,6 +47,10 @@ def test_a_loader_of_ones_own_with_index(method, options, form):
     needs, loader = module.needs, DataLoader(Served(form, method), 16)
     if needs.truth and form == "triple":
         with pytest.raises(ValueError, match=rf"{method.__name__} must know which labels are wrong"):
+            first_step(module, loader)
+        return
+    if needs.domains and form == "triple":
+        with pytest.raises(ValueError, match=rf"{method.__name__} needs the domain of each sample"):
             first_step(module, loader)
         return
     # a second epoch, which may read what the first left, does not depend on the form
@@ -83,14 +91,14 @@ def test_labels_of_the_other_kind(method):
     # bool, as whole numbers, and as floats
     for y in (other,) if method.multi_label else (other, other.long(), other.bool()):
         with pytest.raises(ValueError, match=fault):
-            first_step(build(method), DataLoader(Served("triple", method, y), 16))
+            first_step(build(method), DataLoader(Served(form_for(method), method, y), 16))
 
 
 @pytest.mark.parametrize("method", method_params())
 def test_a_network_of_another_width(method):
     module = build(method, net=TinyConv(7))
     with pytest.raises(ValueError, match=r"net=TinyConv gives .*7\) where num_classes=10"):
-        train(module, DataLoader(Served("triple", method), 16))
+        train(module, DataLoader(Served(form_for(method), method), 16))
     module = build(method, net=TinyConv(7), classes=7)
     with pytest.raises(ValueError, match=r"num_classes=7 of .* disagrees with the data, which has 10"):
         trainer_of(max_epochs=1).fit(module, tiny_data(**meta_of(module)))
@@ -170,10 +178,11 @@ def test_tokenised_text_trains_or_is_refused_by_name(method, options):
             "attention_mask": torch.ones(6),
             "labels": multi_hot(torch.tensor([i % 10]))[0] if method.multi_label else torch.tensor(i % 10),
             "index": i,
+            "domain": i % 2,
         }
         for i in range(32)
     ]
-    if build(method, options).needs.meta:
+    if issubclass(method, MetaPerturbationModule):
         # the bag of embeddings has neither a forward rule nor a second derivative
         options = {**options, "engine": "central"}
     net = Tokens()

@@ -45,9 +45,11 @@ def test_the_positive_part_by_hand(share, eta):
     assert_same(train(make(MixPert, eta=eta, share=share)), replay(loss))
 
 
-@pytest.mark.parametrize("clean_weight", [0.0, 0.4])
+@pytest.mark.parametrize(
+    ("clean_weight", "clean_samples"), [(0.0, "attacked"), (0.4, "attacked"), (0.4, "all")], ids=str
+)
 @pytest.mark.parametrize("bounds", ["shared", "per_sample"])
-def test_both_parts_by_hand(bounds, clean_weight):
+def test_both_parts_by_hand(bounds, clean_weight, clean_samples):
     eta, eps = 2.0, 0.1
 
     def loss(logits, batch, *_):
@@ -62,11 +64,26 @@ def test_both_parts_by_hand(bounds, clean_weight):
         positive = cross_entropy(raised(logits(x), y, one[:, None]), y)
         negative = cross_entropy(logits(x + delta), y)
         if clean_weight:
-            negative = (1 - clean_weight) * negative + clean_weight * cross_entropy(logits(x), y)
+            plain = clean_weight * cross_entropy(logits(x), y)
+            negative = (1 - clean_weight) * negative + plain
+            if clean_samples == "all":
+                positive = (1 - clean_weight) * positive + plain
         return torch.where(hard, positive, negative).mean()
 
-    module = make(MixPert, eta=eta, eps2=eps, share=0.4, bounds=bounds, clean_weight=clean_weight, **PLAIN)
+    mixed = {"clean_weight": clean_weight, "clean_samples": clean_samples}
+    module = make(MixPert, eta=eta, eps2=eps, share=0.4, bounds=bounds, **mixed, **PLAIN)
     assert_same(train(module), replay(loss))
+
+
+def test_the_clean_loss_of_all_without_an_attack():
+    def loss(logits, batch, *_):
+        x, y, _ = batch
+        plain = cross_entropy(logits(x), y)
+        moved = torch.where(largest(plain.detach(), 0.4), cross_entropy(raised(logits(x), y, 2.0), y), plain)
+        return (0.6 * moved + 0.4 * plain).mean()
+
+    options = {"eta": 2.0, "share": 0.4, "clean_weight": 0.4, "clean_samples": "all"}
+    assert_same(train(make(MixPert, **options)), replay(loss))
 
 
 @pytest.mark.parametrize("tau", [0.0, 1.3, 100.0])
@@ -192,6 +209,7 @@ def test_the_hard_set_and_its_threshold():
         ({"bounds": "x"}, "bounds='x'"),
         ({"threshold": "value", "tau": -1.0}, "tau=-1"),
         ({"clean_weight": 0.4}, "clean_weight=0.4 .* eps2=0"),
+        ({"clean_samples": "x"}, "clean_samples='x'"),
         ({"clean_weight": 2.0, "eps2": 0.1}, "clean_weight=2"),
         ({"rank_mode": "x"}, "rank_mode='x'"),
         ({"eps2": -0.1}, "eps2="),

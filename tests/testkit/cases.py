@@ -59,6 +59,7 @@ NEEDED: dict[str, dict[str, Any]] = {
 
 # a method that is not named here is tested with its defaults
 VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
+    "ActivePassiveLoss": {"focal": {"active": "nfl", "passive": "mae", "alpha": 2.0}},
     "LogPert": {
         "alternating": {"update": "alternating"},
         "prox": {
@@ -99,6 +100,11 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "LDAMDRW": {"reweighted": {"from_epoch": 1, "scale": 10.0}},
     "ArcFace": {"lengths": {"scale": 0.0, "margin": 0.2}},
     "ConfidencePenalty": {"hinge": {"tau": 2.25, "beta": 1.0}},
+    "GroupDRO": {"adjusted": {"step_size": 0.1, "adjustment": 2.0}},
+    "IRM": {"unbiased": {"unbiased": True, "anneal_steps": 5, "weight": 3.0, "environments": "group"}},
+    "IBIRM": {"annealed": {"anneal_steps": 5, "weight": 3.0, "ib_weight": 0.1, "rescale": True}},
+    "CORAL": {"covariances": {"means": False, "weight": 0.25, "risk": "samples"}},
+    "UW": {"deferred": {"from_epoch": 1, "normalise": "batch"}},
     "PolyLoss": {"three": {"epsilons": (-0.5, 0.3, 1.0)}},
     "Mixup": {"sample": {"weights": "sample", "alpha": 0.3}},
     "MetaMixUp": {"batch": {"weights": "batch", "policy_lr": 3.0}},
