@@ -2,6 +2,7 @@
 
 from lightning_perturb.data.animal10n import Animal10N
 from lightning_perturb.data.arrays import Arrays
+from lightning_perturb.data.augment import Augmentation, AugmentChain, CenterCrop, CropFlip, RandomResizedCrop
 from lightning_perturb.data.attributes import CelebA, Waterbirds
 from lightning_perturb.data.augment import Augmentation, CenterCrop, CropFlip, RandomCrop, RandomResizedCrop
 from lightning_perturb.data.base import PerturbationDataModule
@@ -43,6 +44,7 @@ from lightning_perturb.data.label_noise import (
 from lightning_perturb.data.lazy_images import LazyImages
 from lightning_perturb.data.multi_label_digits import MultiLabelDigits
 from lightning_perturb.data.multi_label_images import COCOMLT, MSCOCO, VOCMLT
+from lightning_perturb.data.policies import AutoAugment, RandAugment
 from lightning_perturb.data.tasks import Tasks
 from lightning_perturb.data.text import TextDataModule
 from lightning_perturb.data.text_table import TextTable
@@ -60,7 +62,9 @@ __all__ = [
     "VOCMLT",
     "Animal10N",
     "Arrays",
+    "AugmentChain",
     "Augmentation",
+    "AutoAugment",
     "Balanced",
     "CIFAR10AsymmetricOneWay",
     "CIFAR10AsymmetricTwoWay",
@@ -102,6 +106,7 @@ __all__ = [
     "PairFlip",
     "PerturbationDataModule",
     "PlacesLT",
+    "RandAugment",
     "RandomCrop",
     "RandomResizedCrop",
     "Step",

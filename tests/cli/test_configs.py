@@ -36,7 +36,7 @@ def trained(words: list[str]) -> None:
 
 def needed(name: str) -> list[str]:
     """What a file leaves to its user."""
-    if name != "knowledge_distillation.yaml":
+    if not name.endswith("knowledge_distillation.yaml"):
         return []
     short = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=1", "--trainer.default_root_dir=teacher"]
     main(["fit", "-c", str(CONFIGS / "data/digits.yaml"), "--trainer.accelerator=cpu", *short])
