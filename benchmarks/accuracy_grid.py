@@ -20,7 +20,7 @@ Spec = dict[str, Any]
 
 _KEYS = {
     "title", "include", "num_classes", "data", "nets", "methods", "trainer", "seeds", "test_every", "baseline", "paper",
-    "metrics",
+    "metrics", "attack",
 }  # fmt: skip
 # arguments that take a maker of objects instead of an object
 _MAKERS = ("optimizer", "lr_scheduler", "meta_optimizer")
@@ -105,8 +105,9 @@ def read_grid(path: str | Path) -> Grid:
         path: The YAML file. ``include`` names files beside it that it is merged over, key by key. Under
             ``data.columns``, ``nets`` and ``methods.rows`` a null takes an entry away that an included file has;
             ``methods.only`` names the rows that are kept, in their order. A row's ``trainer`` goes over the grid's, and
-            its ``net`` over every network. ``paper.metrics`` names the metrics that the paper prints, if not all;
-            a ``-`` among its numbers stands for none.
+            its ``net`` over every network. ``attack`` is what the last epoch is tested under, too, as
+            ``test/robust_acc``. ``paper.metrics`` names the metrics that the paper prints, if not all; a ``-`` among
+            its numbers stands for none.
 
     Raises:
         ValueError: If a key is unknown or missing, or names something that the grid does not have.
@@ -211,6 +212,8 @@ def _config(tree: Spec, data: Spec, net: Spec, method: Spec, by_data: Spec, own:
     # a network may come with its own training recipe
     recipe, trainer = net.pop("method", {}), net.pop("trainer", {})
     method = merge(merge(method, {"init_args": recipe}), {"init_args": by_data})
+    # runs without an attack keep their names
+    attack = {"attack": tree["attack"]} if tree.get("attack") else {}
     return {
         "num_classes": tree["num_classes"],
         "data": data,
@@ -219,6 +222,7 @@ def _config(tree: Spec, data: Spec, net: Spec, method: Spec, by_data: Spec, own:
         "trainer": merge(merge(tree["trainer"], trainer), own["trainer"]),
         "test_every": tree.get("test_every", 1),
         "seed": seed,
+        **attack,
     }
 
 

@@ -20,6 +20,7 @@ _LOSS = "/loss"
 _ERRORS = {"/error": "/acc", "/top5_error": "/top5"}
 _NAMES = {
     "acc": "Test accuracy",
+    "robust_acc": "Test accuracy under attack",
     "error": "Test error",
     "top5": "Test top-5 accuracy",
     "top5_error": "Test top-5 error",

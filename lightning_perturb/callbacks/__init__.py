@@ -1,6 +1,7 @@
 """Callbacks that record training and report on it, and the functions behind them."""
 
 from lightning_perturb.callbacks.adversarial import AdversarialReport
+from lightning_perturb.callbacks.attacked import AttackedEvaluation, RobustnessCurve
 from lightning_perturb.callbacks.augmentation import AugmentationReport
 from lightning_perturb.callbacks.boundary import BoundaryReport
 from lightning_perturb.callbacks.dynamics import (
@@ -19,6 +20,7 @@ from lightning_perturb.callbacks.suspects import SuspectReport
 
 __all__ = [
     "AdversarialReport",
+    "AttackedEvaluation",
     "AugmentationReport",
     "BoundaryReport",
     "HyperparameterReport",
@@ -27,6 +29,7 @@ __all__ = [
     "PerturbationReport",
     "Recorder",
     "Records",
+    "RobustnessCurve",
     "SuspectReport",
     "area_under_margin",
     "forgetting",

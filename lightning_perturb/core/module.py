@@ -18,6 +18,7 @@ from lightning_perturb.core.distributed import rank
 from lightning_perturb.core.evaluated import EvaluatedModule
 from lightning_perturb.core.groups import ClassGroups
 from lightning_perturb.core.hyperparameters import drop_linked, left_out, live_arguments, plain_data
+from lightning_perturb.core.logits import logits_in
 from lightning_perturb.core.modes import frozen_statistics
 from lightning_perturb.core.needs import DataFacts, Needs
 from lightning_perturb.core.state import StateMixin
@@ -25,6 +26,7 @@ from lightning_perturb.core.taxonomy import Coordinates
 from lightning_perturb.functional.cross_entropy import cross_entropy
 
 CHECKPOINT_KEY = "lightning_perturb"
+_PARTS = {"class": "classes", "domain": "domains", "group": "groups"}
 
 
 def default_optimizer(params: Any) -> torch.optim.Optimizer:
@@ -320,8 +322,7 @@ class PerturbationModule(StateMixin, EvaluatedModule):
             if self.channels_last and x.ndim == 4:
                 x = x.contiguous(memory_format=torch.channels_last)
             out = call(x)
-        out = getattr(out, "logits", out)
-        logits = out[0] if isinstance(out, (tuple, list)) else out
+        logits = logits_in(out)
         if not isinstance(logits, Tensor) or logits.ndim != 2 or logits.shape[1] != self.num_classes:
             shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
             raise ValueError(
@@ -451,8 +452,9 @@ class PerturbationModule(StateMixin, EvaluatedModule):
         if not isinstance(facts, DataFacts):
             if self.needs.balanced_from is not None:
                 raise ValueError(
-                    f"{type(self).__name__} trains on batches of balanced classes, which a loader of your own does not "
-                    "draw. Use a lightning_perturb data module, or put Wrap(datamodule=...) around yours."
+                    f"{type(self).__name__} trains on batches of balanced {_PARTS[self.needs.balanced_by]}, which a "
+                    "loader of your own does not draw. Use a lightning_perturb data module, or put "
+                    "Wrap(datamodule=...) around yours."
                 )
             return
         if facts.num_classes != self.num_classes:

@@ -2,10 +2,12 @@
 
 from lightning_perturb.data.animal10n import Animal10N
 from lightning_perturb.data.arrays import Arrays
+from lightning_perturb.data.attributes import CelebA, Waterbirds
 from lightning_perturb.data.augment import Augmentation, CenterCrop, CropFlip, RandomCrop, RandomResizedCrop
 from lightning_perturb.data.base import PerturbationDataModule
 from lightning_perturb.data.cifar import CIFAR10, CIFAR100
 from lightning_perturb.data.clothing1m import Clothing1M
+from lightning_perturb.data.colored import Colored, ColoredDigits, ColoredMNIST
 from lightning_perturb.data.digits import Digits
 from lightning_perturb.data.drawn import DrawnDataModule
 from lightning_perturb.data.food101n import Food101N
@@ -61,9 +63,13 @@ __all__ = [
     "CIFAR10AsymmetricTwoWay",
     "CIFAR100Cyclic",
     "CIFAR100Hierarchical",
+    "CelebA",
     "CenterCrop",
     "Chain",
     "Clothing1M",
+    "Colored",
+    "ColoredDigits",
+    "ColoredMNIST",
     "CropFlip",
     "Digits",
     "DrawnDataModule",
@@ -105,6 +111,7 @@ __all__ = [
     "TransitionMatrix",
     "TwoGaussians",
     "Uniform",
+    "Waterbirds",
     "WordTokenizer",
     "Wrap",
     "load_tokenizer",

@@ -59,7 +59,8 @@ class ClassAwareSampler(EpochSampler):
 
     Args:
         positions: Positions of the samples in the full original training set ``[N]``.
-        labels: Their given class ids ``[N]``, or multi-hot labels ``[N, C]``: a class then draws among its positives.
+        labels: Their given class ids ``[N]``, or ids of anything else that is to come alike often, such as groups; or
+            multi-hot labels ``[N, C]``: a class then draws among its positives.
         batch_size: Samples in a batch of this rank.
         balanced_from: The first such epoch.
         **kwargs: As of :class:`~lightning_perturb.data.samplers.EpochSampler`.

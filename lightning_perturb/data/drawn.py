@@ -16,7 +16,7 @@ from torch import Tensor
 from lightning_perturb.checks import check_choice, check_positive
 from lightning_perturb.core.needs import DataFacts, Needs
 from lightning_perturb.data.balanced import ClassAwareSampler, MetaSampler
-from lightning_perturb.data.domains import check_domains, count_groups
+from lightning_perturb.data.domains import check_domains, count_groups, group_ids
 from lightning_perturb.data.imbalance import Imbalance
 from lightning_perturb.data.label_noise import (
     LabelNoise,
@@ -41,14 +41,16 @@ class DrawnDataModule(LightningDataModule):
         val_size: Validation samples carved from the training set, a share (below 1) or a count; 0 for none.
         val_labels: ``given``: validation labels are as noisy as training labels. ``clean``: true labels, an advantage
             that most published baselines do not have.
-        meta_size: Clean samples, balanced over classes, carved from the training set for meta-learning. Where the data
-            brings a list of clean samples, so many of them; 0 then takes all.
+        meta_size: Clean samples carved from the training set for meta-learning, balanced over ``meta_by``. Where the
+            data brings a list of clean samples, so many of them; 0 then takes all.
+        meta_by: What they are balanced over: ``class``, or ``group``, a class in a domain, where samples have domains.
         meta_labels: What a method that does not learn from them gets of the clean samples. ``drop``: nothing, all
             methods train on the same samples. ``merge``: it trains on them too, with their true labels. ``validate``:
             they are its validation set.
         meta_batch_size: Samples in a meta batch, on each device; None takes the size of training batches.
         balanced_from: First epoch in which training batches are re-sampled so that every class comes alike often, by
             given labels (0: from the start); None never. A method may ask for it too.
+        balanced_by: What comes alike often in them: ``class``; ``domain``; or ``group``, a class in a domain.
         train_size: Keep this many training samples (a share below 1 or a count), in proportion to the classes; None
             keeps all.
         labels_known: Whether the labels that are read are the true ones. False where they have a noise of their own,
@@ -71,9 +73,11 @@ class DrawnDataModule(LightningDataModule):
         val_size: float = 0.0,
         val_labels: Literal["given", "clean"] = "given",
         meta_size: int = 0,
+        meta_by: Literal["class", "group"] = "class",
         meta_labels: Literal["drop", "merge", "validate"] = "drop",
         meta_batch_size: int | None = None,
         balanced_from: int | None = None,
+        balanced_by: Literal["class", "domain", "group"] = "class",
         train_size: float | None = None,
         labels_known: bool = True,
         seed: int = 0,
@@ -85,6 +89,15 @@ class DrawnDataModule(LightningDataModule):
             check_positive("meta_batch_size", meta_batch_size)
         check_choice("val_labels", val_labels, ("given", "clean"))
         check_choice("meta_labels", meta_labels, ("drop", "merge", "validate"))
+        check_choice("meta_by", meta_by, ("class", "group"))
+        check_choice("balanced_by", balanced_by, ("class", "domain", "group"))
+        if meta_by != "class" and not meta_size and not self.brings_meta:
+            raise ValueError(f"meta_by={meta_by!r} balances clean samples, but meta_size=0 carves none. Set meta_size.")
+        if balanced_by != "class" and balanced_from is None:
+            raise ValueError(
+                f"balanced_by={balanced_by!r} balances no batch, since balanced_from is null. Set that to the first "
+                "epoch with balanced batches, such as 0."
+            )
         if meta_labels != "drop" and not meta_size and not self.brings_meta:
             raise ValueError(
                 f"meta_labels={meta_labels!r} says what to do with clean samples, but meta_size=0 carves none. Set "
@@ -106,9 +119,11 @@ class DrawnDataModule(LightningDataModule):
         self.val_size = val_size
         self.val_labels = val_labels
         self.meta_size = meta_size
+        self.meta_by = meta_by
         self.meta_labels = meta_labels
         self.meta_batch_size = meta_batch_size
         self.balanced_from = balanced_from
+        self.balanced_by = balanced_by
         self.train_size = train_size
         self.labels_known = labels_known
         self.seed = seed
@@ -202,19 +217,23 @@ class DrawnDataModule(LightningDataModule):
         """
         labels = self._checked_labels(labels)
         self._check_arguments_fit()
-        rest = np.arange(len(labels))
-        if self.train_size is not None and self.train_size != len(labels):
+        total = len(labels)
+        rest = np.arange(total)
+        if self.train_size is not None and self.train_size != total:
             rest = self._subset(labels, self.train_size)
         before_split = count_classes(labels[rest], self.num_classes)
-        total = len(labels)
-        meta = val = rest[:0]
         if meta_labels is not None:
-            clean = self._checked_labels(meta_labels)
-            meta = total + self._of_own_meta(clean)
-            labels = np.concatenate([labels, clean])
-        elif self.meta_size:
-            generator = self._generator("meta")
-            rest, meta = _of(rest, balanced_meta_split, labels, self.num_classes, self.meta_size, generator)
+            labels = np.concatenate([labels, self._checked_labels(meta_labels)])
+        if domains is not None:
+            self.domains = check_domains(domains, len(labels), self.domain_names, type(self).__name__)
+        meta = val = rest[:0]
+        if meta_labels is not None or self.meta_size:
+            parts = self._balanced_parts(labels, self.meta_by, "meta_by")
+            if meta_labels is not None:
+                meta = total + self._of_own_meta(parts[total:])
+            else:
+                names, generator = self._part_names(self.meta_by), self._generator("meta")
+                rest, meta = _of(rest, balanced_meta_split, parts, len(names), self.meta_size, generator, names)
         if self.val_size:
             generator = self._generator("val")
             rest, val = _of(rest, partial(hold_out, "val_size"), labels, self.num_classes, self.val_size, generator)
@@ -222,8 +241,6 @@ class DrawnDataModule(LightningDataModule):
             rest = rest[
                 self.imbalance(labels[rest], self.num_classes, self._generator("imbalance"), before_split=before_split)
             ]
-        if domains is not None:
-            self.domains = check_domains(domains, len(labels), self.domain_names, type(self).__name__)
         given = labels.copy()
         if self.label_noise is not None:
             noisy = np.sort(np.concatenate([rest, val]))
@@ -241,11 +258,40 @@ class DrawnDataModule(LightningDataModule):
         self._drawn = True
         self._hand_out_meta()
 
-    def _of_own_meta(self, labels: Labels) -> Labels:
-        """Which of the clean samples that the source brings are taken."""
+    def _of_own_meta(self, parts: Labels) -> Labels:
+        """Which of the clean samples that the source brings are taken, of those of each class or group.
+
+        Args:
+            parts: What each of them counts as ``[M]``.
+        """
         if not self.meta_size:
-            return np.arange(len(labels))
-        return balanced_choice(labels, self.num_classes, self.meta_size, self._generator("meta"))
+            return np.arange(len(parts))
+        names = self._part_names(self.meta_by)
+        return balanced_choice(parts, len(names), self.meta_size, self._generator("meta"), names)
+
+    def _balanced_parts(self, labels: Labels, by: str, argument: str) -> Labels:
+        """What every sample of the full training set counts as, where parts are to come alike often ``[N]``.
+
+        Raises:
+            ValueError: If they are domains or groups, and samples have no domains, or groups of several labels.
+        """
+        if by == "class":
+            return labels
+        if self.domains is None:
+            raise ValueError(
+                f"{argument}={by!r} asks for the domain of each sample, which {type(self).__name__} does not tell. Set "
+                "it to class, or use data with domains."
+            )
+        if by == "domain":
+            return self.domains
+        if self.multi_label:
+            raise ValueError(f"{argument}='group' takes samples of one class each, but these have several labels.")
+        return group_ids(labels, self.domains, len(self.domain_names))
+
+    def _part_names(self, by: str) -> list[str]:
+        if by == "class":
+            return [f"class {c}" for c in range(self.num_classes)]
+        return [f"group {c}/{d}" for c in self.class_names for d in self.domain_names]
 
     def _hand_out_meta(self) -> None:
         """Says which samples train, validate and are meta samples for the method that the trainer has now."""
@@ -265,24 +311,28 @@ class DrawnDataModule(LightningDataModule):
         if self.multi_label:
             # the method is about to refuse the labels themselves
             return
-        labels = self._read_labels[self.meta_index]
-        missing = np.flatnonzero(count_classes(labels, self.num_classes) == 0)
+        names = self._part_names(self.meta_by)
+        parts = self._balanced_parts(self._read_labels, self.meta_by, "meta_by")[self.meta_index]
+        missing = np.flatnonzero(count_classes(parts, len(names)) == 0)
         if len(missing):
             method = type(self.trainer.lightning_module).__name__  # type: ignore[union-attr]
+            several = "groups" if self.meta_by == "group" else "classes"
             fault = (
                 "leaves no clean samples"
-                if not len(labels)
-                else f"leaves {len(missing)} of {self.num_classes} classes without a clean sample (first: {missing[0]})"
+                if not len(parts)
+                else f"leaves {len(missing)} of {len(names)} {several} without a clean sample (first: "
+                f"{names[missing[0]]})"
             )
             source = f"meta_size={self.meta_size}"
-            remedy = (
-                f"Set meta_size of the data to at least {self.num_classes}; the papers take 10 to 100 for each class."
-            )
+            each = self.meta_by
+            remedy = f"Set meta_size of the data to at least {len(names)}; the papers take 10 to 100 for each {each}."
             if self.brings_meta:
-                source, remedy = "the list of clean samples", "Add samples of every class to it."
+                source, remedy = "the list of clean samples", f"Add samples of every {self.meta_by} to it."
             elif not self.labels_known:
                 remedy = "Nobody knows which of these labels are right: give the data a list of clean samples."
-            raise ValueError(f"{method} learns from clean meta samples of every class, but {source} {fault}. {remedy}")
+            raise ValueError(
+                f"{method} learns from clean meta samples of every {self.meta_by}, but {source} {fault}. {remedy}"
+            )
 
     # what was drawn -----------------------------------------------------------------------------------------------
 
@@ -416,12 +466,11 @@ class DrawnDataModule(LightningDataModule):
             "skip": resume.get("batch", 0),
             "current_epoch": None if self.trainer is None else self._current_epoch,
         }
-        asked = (self.balanced_from, None if self._needs is None else self._needs.balanced_from)
-        balanced_from = [epoch for epoch in asked if epoch is not None]
-        if balanced_from:
-            labels = self.given_labels[self.train_index]
+        balanced_from, by = self._balance
+        if balanced_from is not None:
+            parts = self._balanced_parts(self.given_labels, by, "balanced_by")[self.train_index]
             sampler: EpochSampler = ClassAwareSampler(
-                positions, labels, batch_size, balanced_from=min(balanced_from), **options
+                positions, parts, batch_size, balanced_from=balanced_from, **options
             )
         else:
             sampler = EpochSampler(positions, batch_size, **options)
@@ -431,6 +480,20 @@ class DrawnDataModule(LightningDataModule):
                 f"batch_size={batch_size} on each of {world} ranks. Lower batch_size or set drop_last to False."
             )
         return sampler
+
+    @property
+    def _balance(self) -> tuple[int | None, str]:
+        """First epoch with balanced batches, if any, and what they are balanced over."""
+        needs = self._needs or Needs()
+        both = (self.balanced_from, self.balanced_by), (needs.balanced_from, needs.balanced_by)
+        asked = [(epoch, by) for epoch, by in both if epoch is not None]
+        if len({by for _, by in asked}) > 1:
+            method = type(self.trainer.lightning_module).__name__  # type: ignore[union-attr]
+            raise ValueError(
+                f"balanced_by={self.balanced_by!r} contradicts {method}, which asks for batches balanced by "
+                f"{needs.balanced_by}. Set balanced_from of the data to null."
+            )
+        return min(asked, default=(None, "class"))
 
     @property
     def _needs_meta(self) -> bool:
@@ -448,8 +511,9 @@ class DrawnDataModule(LightningDataModule):
         if needs is None or not needs.meta:
             return training
         size = self.meta_batch_size or sampler.batch_size
-        positions, labels = torch.from_numpy(self.meta_index), self._read_labels[self.meta_index]
-        order = MetaSampler(positions, labels, size, sampler, from_epoch=needs.meta_from, every=needs.meta_every)
+        parts = self._balanced_parts(self._read_labels, self.meta_by, "meta_by")[self.meta_index]
+        positions = torch.from_numpy(self.meta_index)
+        order = MetaSampler(positions, parts, size, sampler, from_epoch=needs.meta_from, every=needs.meta_every)
         meta = load(order)
         # both have the same length; the default mode would start the first anew before it sees the end of the second
         return CombinedLoader({"train": training, "meta": meta}, "min_size")

@@ -24,17 +24,20 @@ class Listing(NamedTuple):
         paths: Image files ``[N]``.
         labels: Class ids ``[N]``, or multi-hot ``[N, C]``.
         source: The file that lists them.
+        domains: Domain ids ``[N]``, or None where images have no domains.
     """
 
     paths: list[str]
     labels: Labels
     source: str
+    domains: Labels | None = None
 
     def without(self, other: "Listing") -> "Listing":
         """What the other does not list."""
         known = set(other.paths)
         kept = [place for place, path in enumerate(self.paths) if path not in known]
-        return Listing([self.paths[place] for place in kept], self.labels[kept], self.source)
+        domains = None if self.domains is None else self.domains[kept]
+        return Listing([self.paths[place] for place in kept], self.labels[kept], self.source, domains)
 
 
 def warn_of_other_numbers(kind: type, split: str, found: int, published: int | None, source: str) -> None:
@@ -90,6 +93,7 @@ class LazyImages(PerturbationDataModule):
         self.root = root
         self.mean = tuple(mean)
         self.std = tuple(std)
+        self._listed_domains: dict[str, Labels | None] = {}
 
     @abstractmethod
     def listing(self, split: Literal["train", "val", "test"]) -> Listing | None:
@@ -125,18 +129,30 @@ class LazyImages(PerturbationDataModule):
         if listing.paths:
             warn_of_other_numbers(type(self), split, len(listing.paths), self.published.get(split), listing.source)
         meta = self.meta_listing() if split == "train" and self.brings_meta else None
-        return self._files(listing if meta is None else listing.without(meta), f"the {split} split")
+        if meta is not None:
+            listing = listing.without(meta)
+        self._listed_domains[split] = listing.domains
+        return self._files(listing, f"the {split} split")
 
     def read_meta(self) -> tuple[ImageFiles, Labels] | None:
         """The files of clean samples, likewise."""
         listing = self.meta_listing()
         return None if listing is None else self._files(listing, "clean samples")
 
+    def read_meta_domains(self) -> Labels | None:
+        """Those of the listing of clean samples."""
+        listing = self.meta_listing()
+        return None if listing is None else listing.domains
+
     def _files(self, listing: Listing, use: str) -> tuple[ImageFiles, Labels]:
         if not listing.paths:
             raise ValueError(f"{listing.source} lists no image for {use}. Give a list with images.")
         self._check_files(listing)
         return ImageFiles(listing.paths, self.load_size, self.fit), listing.labels
+
+    def read_domains(self, split: Literal["train", "val", "test"]) -> Labels | None:
+        """Those of the listing that was read."""
+        return self._listed_domains.get(split)
 
     def _check_files(self, listing: Listing) -> None:
         chosen = np.unique(np.linspace(0, len(listing.paths) - 1, _LOOKED_FOR).astype(np.int64))

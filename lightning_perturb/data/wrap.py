@@ -65,7 +65,8 @@ class Wrap(DrawnDataModule):
             None where inputs are not normalised pixels.
         std: Per-channel standard deviation that they divide by, likewise.
         **kwargs: Arguments of :class:`~lightning_perturb.data.DrawnDataModule`: label_noise, imbalance, val_size,
-            val_labels, meta_size, meta_labels, meta_batch_size, train_size, labels_known, seed.
+            val_labels, meta_size, meta_by, meta_labels, meta_batch_size, balanced_from, balanced_by, train_size,
+            labels_known, seed.
 
     Raises:
         ValueError: If the data module cannot be wrapped, or arguments contradict each other or it. In ``setup``: if the
@@ -276,7 +277,7 @@ class Wrap(DrawnDataModule):
         return self._in_order(self.meta_index, self._read_labels)
 
     def meta_dataloader(self) -> Any:
-        """Batches of the clean meta split, laid out as training batches; the classes take turns in each batch.
+        """Batches of the clean meta split, laid out as training batches; classes or groups take turns in each batch.
 
         Every pass draws a new order.
 
@@ -289,7 +290,7 @@ class Wrap(DrawnDataModule):
         rank, world = self._ranks
         sampler = BalancedSampler(
             torch.from_numpy(self.meta_index),
-            self._read_labels[self.meta_index],
+            self._balanced_parts(self._read_labels, self.meta_by, "meta_by")[self.meta_index],
             batch_size(loader),
             seed=self.seed,
             rank=rank,

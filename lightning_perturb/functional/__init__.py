@@ -57,6 +57,7 @@ from lightning_perturb.functional.cross_entropy import (
     probability_margin,
 )
 from lightning_perturb.functional.decoupling import scaled_logits, tau_normalized_logits, tau_normalized_weight
+from lightning_perturb.functional.determinant_information import dmi_loss, joint_distribution
 from lightning_perturb.functional.distribution_balanced import (
     distribution_balanced_loss,
     negative_tolerant_bias,
@@ -72,7 +73,12 @@ from lightning_perturb.functional.forward_correction import (
     gold_transition,
 )
 from lightning_perturb.functional.gce import gce_loss, truncated_gce_keep, truncated_gce_loss
-from lightning_perturb.functional.group_dro import balanced_group_weights, generalization_adjustment, group_dro_step
+from lightning_perturb.functional.group_dro import (
+    balanced_group_weights,
+    generalization_adjustment,
+    group_dro_step,
+    group_risks,
+)
 from lightning_perturb.functional.iada import (
     adversarial_logits,
     fairness_term,
@@ -240,6 +246,7 @@ __all__ = [
     "distribution_balanced_loss",
     "disturb_label",
     "dlb_loss",
+    "dmi_loss",
     "domain_balance",
     "domain_means",
     "doubted_anti_adversarial",
@@ -262,6 +269,7 @@ __all__ = [
     "generalization_term",
     "gold_transition",
     "group_dro_step",
+    "group_risks",
     "hard_bootstrapping_target",
     "hard_by_share",
     "hard_by_value",
@@ -275,6 +283,7 @@ __all__ = [
     "isda_logits",
     "isda_perturbation",
     "isda_term",
+    "joint_distribution",
     "js_hyperparameters",
     "js_loss",
     "js_spread",

@@ -13,6 +13,9 @@ from accuracy_tables import Results, pending, read_results, select, table
 from lightning.pytorch import Trainer, seed_everything
 from readme import write_section
 
+from lightning_perturb.attacks import PGD
+from lightning_perturb.callbacks import AttackedEvaluation
+
 
 def files(folder):
     return sorted(folder.glob("tiny/runs/*"))
@@ -70,6 +73,23 @@ def test_the_curve_is_the_methods_own_evaluation(grid_file):
     assert curve.rows[-1]["test/acc"] == pytest.approx(expected["test/acc"], abs=1e-6)
     assert curve.rows[-1]["test/loss"] == pytest.approx(expected["test/loss"], abs=1e-5)
     assert "test/acc" not in curve.rows[0]
+
+
+def test_the_last_epoch_is_attacked(grid_file):
+    config = read_grid(grid_file).runs[0].config
+    seed_everything(0, verbose=False)
+    data, method = build_data(config), build_method(config)
+    data.setup("test")
+    attack = PGD(0.2, steps=2)
+    curve, quiet = Curve(1, lambda done: None, attack), accuracy_run._quiet(1)
+    options = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
+    with quiet:
+        trainer = Trainer(max_epochs=3, accelerator="cpu", callbacks=[curve, AttackedEvaluation(attack)], **options)
+        trainer.fit(method, datamodule=data)
+        (expected,) = trainer.test(method, datamodule=data, verbose=False)
+    assert [value is None for value in curve.columns["test/robust_acc"]] == [True, True, False]
+    assert curve.rows[-1]["test/robust_acc"] == pytest.approx(expected["test/robust_acc"], abs=1e-6)
+    assert curve.rows[-1]["test/robust_acc"] < curve.rows[-1]["test/acc"]
 
 
 def test_a_source_is_read_once(grid_file):

@@ -259,6 +259,34 @@ def test_the_numbers_of_narl_adjuster_stand_beside_theirs():
     assert {noise["init_args"]["rate"] for noise in asymmetric} == {0.4}
 
 
+def test_the_accuracies_under_attack_stand_beside_theirs():
+    grid = read_grid(BENCHMARKS / "grids/tax_table19.yaml")
+    assert grid.columns == ["random 10 %"]
+    assert grid.papers["test/acc"]["MixPert, ε2 = 6/255", "random 10 %"] == "88.67±0.15"
+    assert grid.papers["test/robust_acc"]["MixPert, ε2 = 8/255", "random 10 %"] == "70.25±0.14"
+    trainings = {run.row: {**run.config, "attack": None} for run in grid.runs}
+    for table, row, here in ((2, "MixPert", "MixPert, ε2 = 0"), (18, "both directions", "MixPert, ε2 = 2/255")):
+        runs = read_grid(BENCHMARKS / f"grids/tax_table{table}.yaml").runs
+        same = [run for run in runs if run.row == row and run.column == "random 10 %" and run.seed == 2]
+        (found,) = [run for run in same if run.config["net"]["class_path"].endswith("ResNet20")] or same
+        assert {**found.config, "attack": None} == trainings[here], (table, row)
+    for name in ("tax_table19", "digits_attacked"):
+        for run in read_grid(BENCHMARKS / f"grids/{name}.yaml").runs:
+            attack, method = build(run.config["attack"]), run.config["method"]["init_args"]
+            assert attack.steps == 20
+            assert method.get("eps2", method.get("eps", 0)) <= attack.eps + 1e-7
+            assert method.get("clip", True) == attack.space.clip or not method.get("eps2")
+
+
+def test_an_attack_names_other_runs(grid_file):
+    before = {run.key for run in read_grid(grid_file).runs}
+    attack = "attack: {class_path: lightning_perturb.attacks.FGSM, init_args: {eps: 0.1}}\n"
+    grid_file.write_text(grid_file.read_text() + attack)
+    assert not before & {run.key for run in read_grid(grid_file).runs}
+    grid_file.write_text(grid_file.read_text().replace(attack, "attack: null\n"))
+    assert before == {run.key for run in read_grid(grid_file).runs}
+
+
 def test_tables_with_the_same_runs_share_them():
     keys = {
         number: {run.key for run in read_grid(BENCHMARKS / f"grids/tax_table{number}.yaml").runs}

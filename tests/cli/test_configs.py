@@ -45,7 +45,8 @@ def needed(name: str) -> list[str]:
 
 @pytest.mark.parametrize("name", files("methods"))
 def test_every_method_file_trains(name):
-    data = "multi_label_digits" if method_of(name).multi_label else "digits_sym40"
+    kinds = {"multi_label_digits": method_of(name).multi_label, "colored_digits": method_of(name).needs.domains}
+    data = next((kind for kind, asked in kinds.items() if asked), "digits_sym40")
     words = ["-c", str(CONFIGS / f"data/{data}.yaml"), "-c", str(CONFIGS / "methods" / name)]
     trained([*words, *needed(name)])
 
@@ -82,6 +83,9 @@ PHOTOGRAPHS = {
     "inaturalist2017": (5089, r"train2017\.json does not exist.*Put train2017\.json"),
     "voc_mlt": (20, r"longtail2012/img_id\.txt does not exist.*Fetch it"),
     "coco_mlt": (80, r"instances_train2017\.json does not exist.*Put annotations"),
+    "waterbirds": (2, r"metadata\.csv does not exist.*Unpack waterbird"),
+    "celeba": (2, r"list_attr_celeba\.csv does not exist.*Put list_attr_celeba"),
+    "colored_mnist": (2, r"train-labels-idx1-ubyte does not exist.*Unpack MNIST"),
     "ms_coco": (80, r"instances_train2014\.json does not exist.*Put annotations"),
 }
 

@@ -163,3 +163,76 @@ def test_the_testkit_has_groups_of_all_sizes():
     even, odd = data.group_counts[::2].sum(0), data.group_counts[1::2].sum(0)
     assert even[0] > even[1] > 0
     assert odd[1] > odd[0] > 0
+
+
+# balanced over groups ------------------------------------------------------------------------------------------------
+
+
+def groups_of(data, positions, labels):
+    return labels[positions] * 4 + D[positions]
+
+
+@pytest.mark.parametrize("by", ["class", "domain", "group"])
+def test_training_batches_balanced_by(by):
+    data = make(balanced_from=1, balanced_by=by, label_noise=Symmetric(0.3))
+    data.setup("fit")
+    parts = {"class": data.given_labels, "domain": D, "group": groups_of(data, np.arange(COUNT), data.given_labels)}[by]
+    counts = np.bincount(parts)
+    assert counts.max() - counts.min() > 2, "unequal parts are needed for this test to say anything"
+    loader = data.train_dataloader()
+    for epoch, balanced in ((0, False), (1, True)):
+        loader.sampler.set_epoch(epoch)
+        index = torch.cat([batch.index for batch in loader])
+        drawn = np.bincount(parts[index])[counts > 0]
+        assert len(index) == COUNT
+        assert (drawn.max() - drawn.min() <= 1) == balanced
+
+
+def test_a_method_asks_for_batches_of_balanced_groups():
+    class Balanced(Learning):
+        needs = Needs(domains=True, balanced_from=0, balanced_by="group")
+
+        def training_step(self, batch, batch_idx):
+            self.met.append(batch)
+            return PerturbationModule.training_step(self, batch, batch_idx)
+
+    module, data = Balanced(), make()
+    trainer_of(max_epochs=1).fit(module, datamodule=data)
+    index = torch.cat([batch.index for batch in module.met]).numpy()
+    assert set(np.bincount(groups_of(data, index, Y))) <= {5}
+    with pytest.raises(ValueError, match=r"balanced_by='class' contradicts Balanced, which asks for .* by group"):
+        trainer_of(max_epochs=1).fit(Balanced(), datamodule=make(balanced_from=0))
+
+
+def test_meta_samples_balanced_over_groups():
+    data, module = make(meta_size=24, meta_by="group", meta_batch_size=12), Learning()
+    trainer_of(max_epochs=1).fit(module, datamodule=data)
+    assert np.bincount(groups_of(data, data.meta_index, Y)).tolist() == [2] * 12
+    for batch in module.met:
+        assert sorted(groups_of(data, batch.index.numpy(), Y)) == list(range(12)), "the groups take turns"
+
+
+def test_faults_of_balance_are_named():
+    with pytest.raises(ValueError, match=r"meta_size=600 asks for 50 samples of group 0/1, which has only 4\."):
+        make(meta_size=600, meta_by="group").setup("fit")
+    absent = Arrays(X, Y, domains=np.where(Y == 1, 0, D), domain_names=list("abcd"), meta_size=12, meta_by="group")
+    with pytest.raises(ValueError, match=r"asks for 1 samples of group 1/b, which has only 0\."):
+        absent.setup("fit")
+    with pytest.raises(
+        ValueError, match=r"Learning learns .* of every group, .* leaves 5 of 12 groups .*first: group 1/3"
+    ):
+        trainer_of(max_epochs=1).fit(Learning(), datamodule=make(meta_size=7, meta_by="group"))
+    with pytest.raises(ValueError, match=r"meta_by='group' asks for the domain of each sample, which Arrays does not"):
+        Arrays(X, Y, meta_size=6, meta_by="group").setup("fit")
+    plain = Arrays(X, Y, balanced_from=0, balanced_by="domain")
+    plain.setup("fit")
+    with pytest.raises(ValueError, match=r"balanced_by='domain' asks for the domain of each sample"):
+        plain.train_dataloader()
+    with pytest.raises(ValueError, match="meta_by='group' balances clean samples, but meta_size=0"):
+        make(meta_by="group")
+    with pytest.raises(ValueError, match="balanced_by='group' balances no batch"):
+        make(balanced_by="group")
+    several = Arrays(X, np.eye(3, dtype=int)[Y], domains=D, balanced_from=0, balanced_by="group")
+    several.setup("fit")
+    with pytest.raises(ValueError, match="takes samples of one class each"):
+        several.train_dataloader()

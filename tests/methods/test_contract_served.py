@@ -91,14 +91,14 @@ def test_labels_of_the_other_kind(method):
     # bool, as whole numbers, and as floats
     for y in (other,) if method.multi_label else (other, other.long(), other.bool()):
         with pytest.raises(ValueError, match=fault):
-            first_step(build(method), DataLoader(Served("triple", method, y), 16))
+            first_step(build(method), DataLoader(Served(form_for(method), method, y), 16))
 
 
 @pytest.mark.parametrize("method", method_params())
 def test_a_network_of_another_width(method):
     module = build(method, net=TinyConv(7))
     with pytest.raises(ValueError, match=r"net=TinyConv gives .*7\) where num_classes=10"):
-        train(module, DataLoader(Served("triple", method), 16))
+        train(module, DataLoader(Served(form_for(method), method), 16))
     module = build(method, net=TinyConv(7), classes=7)
     with pytest.raises(ValueError, match=r"num_classes=7 of .* disagrees with the data, which has 10"):
         trainer_of(max_epochs=1).fit(module, tiny_data(**meta_of(module)))
@@ -178,6 +178,7 @@ def test_tokenised_text_trains_or_is_refused_by_name(method, options):
             "attention_mask": torch.ones(6),
             "labels": multi_hot(torch.tensor([i % 10]))[0] if method.multi_label else torch.tensor(i % 10),
             "index": i,
+            "domain": i % 2,
         }
         for i in range(32)
     ]
