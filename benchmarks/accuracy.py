@@ -15,9 +15,10 @@ import os
 import sys
 from pathlib import Path
 
+from accuracy_figures import draw
 from accuracy_grid import read_grid
 from accuracy_pool import RESULTS, Job, run_grid
-from accuracy_tables import plot, read_results, select, table
+from accuracy_tables import pending, read_results, select, table
 from readme import FRONT, README, has_section, write_section
 
 
@@ -54,11 +55,11 @@ def _do(options: argparse.Namespace) -> int:
     if options.verb == "select":
         print(select(read, options.by))
         return 0
-    files = plot(read, options.results / read.grid.name) if read.done else {}
-    text = table(read, {column: os.path.relpath(file, README.parent) for column, file in files.items()})
+    files = draw(read, options.results / read.grid.name) if read.done else {}
+    text = table(read, {shown: os.path.relpath(file, README.parent) for shown, file in files.items()})
     print(text)
     if options.write:
-        write_section(read.grid.name, text)
+        write_section(read.grid.name, text if read.done else pending(read.grid))
         if has_section(read.grid.name, FRONT):
             write_section(read.grid.name, table(read, {}), FRONT)
     return 0

@@ -105,7 +105,8 @@ def read_grid(path: str | Path) -> Grid:
         path: The YAML file. ``include`` names files beside it that it is merged over, key by key. Under
             ``data.columns``, ``nets`` and ``methods.rows`` a null takes an entry away that an included file has;
             ``methods.only`` names the rows that are kept, in their order. A row's ``trainer`` goes over the grid's, and
-            its ``net`` over every network. ``paper.metrics`` names the metrics that the paper prints, if not all.
+            its ``net`` over every network. ``paper.metrics`` names the metrics that the paper prints, if not all;
+            a ``-`` among its numbers stands for none.
 
     Raises:
         ValueError: If a key is unknown or missing, or names something that the grid does not have.
@@ -239,7 +240,8 @@ def _paper(paper: Spec | None, columns: list[str], metrics: tuple[str, ...], pat
                 f"{path}: the paper's row {row!r} has {len(values)} numbers for {len(columns)} columns{of}."
             )
         for (column, metric), value in zip(places, values, strict=True):
-            cells[metric][row, column] = value
+            if value != "-":
+                cells[metric][row, column] = value
     return {"papers": cells, "source": paper["source"]}
 
 

@@ -31,7 +31,8 @@ _LOGGED = ("train/loss", "train/acc", "train/acc_true", "train/memorised", "val/
 _TESTED = tuple(
     f"test/{name}"
     for name in (
-        "acc", "acc_head", "acc_medium", "acc_tail", "mAP", "mAP_head", "mAP_medium", "mAP_tail", "macro_f1", "loss",
+        "acc", "acc_head", "acc_medium", "acc_tail", "top5", "macro_precision",
+        "mAP", "mAP_head", "mAP_medium", "mAP_tail", "macro_f1", "loss",
     )
 )  # fmt: skip
 
@@ -134,7 +135,7 @@ def train(run: Run, device: str, threads: int, report: Callable[[int], None]) ->
         "train_samples": len(data.train_index),
         "val_samples": len(data.val_index),
         "test_samples": len(data.test_dataloader().dataset),
-        "noise_rate": round(data.noise_rate, 5),
+        "noise_rate": _rounded(data.noise_rate),
         "seconds": round(time.perf_counter() - started, 1),
         **facts(device, threads),
         "config": run.config,
@@ -212,16 +213,23 @@ def _remember_reads(data: PerturbationDataModule, spec: Spec) -> None:
     if key not in _READ:
         _READ.clear()
         _READ[key] = {}
-    known, read = _READ[key], data.read
+    known, read, read_meta = _READ[key], data.read, data.read_meta
 
     def remembered(split: Literal["train", "val", "test"]) -> Any:
         if split not in known:
             known[split] = read(split)
         return known[split]
 
-    setattr(data, "read", remembered)  # noqa: B010 - a method of this one object is replaced
+    def remembered_meta() -> Any:
+        if "meta" not in known:
+            known["meta"] = read_meta()
+        return known["meta"]
+
+    # methods of this one object are replaced
+    setattr(data, "read", remembered)  # noqa: B010
+    setattr(data, "read_meta", remembered_meta)  # noqa: B010
 
 
 def _rounded(value: float | None) -> float | None:
-    # NaN is not JSON
+    # NaN, which says that nobody knows, is not JSON
     return None if value is None or value != value else float(f"{value:.5g}")

@@ -1,4 +1,4 @@
-"""Tables, plots and choices from the results of a grid."""
+"""Tables and choices from the results of a grid."""
 
 from __future__ import annotations
 
@@ -9,13 +9,23 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from accuracy_grid import Grid, Run, Spec, slug
+from accuracy_grid import Grid, Run, Spec
 from accuracy_pool import done_runs
 
 # below this share of memorised noise a comparison of last epochs says nothing about noise
 _MEMORISED = 0.8
 _LAST = 5
-_ERROR, _LOSS = "/error", "/loss"
+_LOSS = "/loss"
+# what is kept is the share that is right
+_ERRORS = {"/error": "/acc", "/top5_error": "/top5"}
+_NAMES = {
+    "acc": "Test accuracy",
+    "error": "Test error",
+    "top5": "Test top-5 accuracy",
+    "top5_error": "Test top-5 error",
+    "macro_precision": "Test precision, mean over classes",
+    "mAP": "Test mAP",
+}
 
 
 @dataclass
@@ -28,10 +38,10 @@ class Results:
     def curves(self, row: str, column: str, name: str) -> list[list[float | None]]:
         """One number by epoch of every seed whose training did not break off."""
         results = [result["curve"] for result in self.done.get((row, column), []) if not result["error"]]
-        if name.endswith(_ERROR):
-            # what is kept is the accuracy
-            accuracy = name.removesuffix(_ERROR) + "/acc"
-            return [_complement(curve[accuracy]) for curve in results if accuracy in curve]
+        for error, right in _ERRORS.items():
+            if name.endswith(error):
+                right = name.removesuffix(error) + right
+                return [_complement(curve[right]) for curve in results if right in curve]
         return [curve[name] for curve in results if name in curve]
 
     def all(self) -> list[Spec]:
@@ -82,7 +92,7 @@ def _mean(values: Iterable[float | None]) -> float:
 
 def _falls(name: str) -> bool:
     """Whether less is better."""
-    return name.endswith((_ERROR, _LOSS))
+    return name.endswith((*_ERRORS, _LOSS))
 
 
 def _complement(curve: Iterable[float | None]) -> list[float | None]:
@@ -101,7 +111,7 @@ def table(read: Results, figures: dict[str, str] | None = None) -> str:
 
     Args:
         read: The results.
-        figures: The plots by column, as addresses from the README.
+        figures: The plots by what they show, as addresses from the README.
     """
     grid = read.grid
     lines = [f"**{grid.title}**", "", scale(read), ""]
@@ -122,18 +132,23 @@ def table(read: Results, figures: dict[str, str] | None = None) -> str:
         lines += ["Share of the wrong labels that are memorised (%), last epoch:", ""]
         lines += [*_grid_of(read, "train/memorised", last), ""]
     lines += _warnings(read)
-    axis = _axis(grid)
-    lines += [f"![{column}: {axis} by epoch]({address})" for column, address in (figures or {}).items()]
+    lines += [f"![{shown}]({address})" for shown, address in (figures or {}).items()]
     return "\n".join(lines).rstrip() + "\n"
 
 
+def pending(grid: Grid) -> str:
+    """What stands in the place of a table of which nothing is done."""
+    return f"{grid.title}: none of {len(grid.runs)} runs is done yet (`grids/{grid.name}.yaml`).\n"
+
+
 def _named(metric: str) -> str:
-    name, _, group = metric.removeprefix("test/").partition("_")
-    known = {"acc": "Test accuracy", "error": "Test error", "mAP": "Test mAP"}.get(name)
-    return f"{known}, {group}" if known and group else known or metric
+    plain = metric.removeprefix("test/")
+    name, _, group = plain.partition("_")
+    return _NAMES.get(plain) or (f"{_NAMES[name]}, {group}" if name in _NAMES else metric)
 
 
-def _axis(grid: Grid) -> str:
+def axis(grid: Grid) -> str:
+    """The main metric as a plot names it."""
     name = _named(grid.metrics[0])
     return name[0].lower() + name[1:]
 
@@ -164,7 +179,10 @@ def scale(read: Results) -> str:
 
 
 def _shares(every: list[Spec]) -> str:
-    low, high = (round(100 * end(result["noise_rate"] for result in every)) for end in (min, max))
+    known = [result["noise_rate"] for result in every if result["noise_rate"] is not None]
+    if not known:
+        return "an unknown share of"
+    low, high = (round(100 * end(known)) for end in (min, max))
     return f"{low} %" if low == high else f"{low} to {high} %"
 
 
@@ -217,35 +235,6 @@ def _warnings(read: Results) -> list[str]:
     return [*lines, ""] if lines else []
 
 
-# the plots ------------------------------------------------------------------------------------------------------------
-
-
-def plot(read: Results, folder: Path) -> dict[str, Path]:
-    """Draws the test accuracy by epoch, the mean over seeds; a file for each column that has results.
-
-    Returns:
-        The files by column.
-    """
-    from lightning_perturb.figures import accuracy_curves, save
-
-    files = {}
-    for column in read.grid.columns:
-        lines = []
-        for row in read.grid.rows:
-            curves = read.curves(row, column, read.grid.metrics[0])
-            epochs = [epoch for epoch, value in enumerate(curves[0]) if value is not None] if curves else []
-            if epochs:
-                lines.append((row, epochs, [_mean(curve[epoch] for curve in curves) for epoch in epochs]))
-        if lines:
-            figure = accuracy_curves(lines, _axis(read.grid))
-            figure.set_size_inches(8, 4.5)
-            axes = figure.axes[0]
-            axes.set_title(column)
-            axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize="small")
-            files[column] = save(figure, folder / f"accuracy-{slug(column)}.png")
-    return files
-
-
 # choosing settings ----------------------------------------------------------------------------------------------------
 
 
@@ -265,7 +254,7 @@ def select(read: Results, by: str = "val/acc") -> str:
         )
     sign = -1.0 if _falls(by) else 1.0
     lines = [f"{scale(read)} By {by} (noisy validation labels, last epoch); the best of a column in bold.", ""]
-    for method, settings in _settings(read.grid).items():
+    for method, settings in settings_of(read.grid).items():
         scores = {
             (row, column): statistics.fmean(last(curve) for curve in curves)
             for row in settings
@@ -280,7 +269,7 @@ def select(read: Results, by: str = "val/acc") -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _settings(grid: Grid) -> dict[str, dict[str, Run]]:
+def settings_of(grid: Grid) -> dict[str, dict[str, Run]]:
     """Every method's rows, each with one of its runs."""
     settings: dict[str, dict[str, Run]] = {}
     for run in grid.runs:

@@ -21,6 +21,9 @@ _NAMES = {
     "test/acc_head": "accuracy, head",
     "test/acc_medium": "accuracy, medium",
     "test/acc_tail": "accuracy, tail",
+    "test/worst_group_acc": "accuracy, worst group",
+    "test/mean_group_acc": "accuracy, mean over groups",
+    "test/train_weighted_acc": "accuracy, groups as in training",
     "test/macro_precision": "macro precision",
     "test/top5": "top-5 accuracy",
     "test/ece": "calibration error (ECE)",
@@ -32,6 +35,8 @@ _NAMES = {
     "test/exact_match": "all labels right",
     "test/loss": "cross-entropy",
 }
+
+_GROUP = "test/group_acc/"
 
 _SUSPECTS = {
     "suspects/auroc": "AUROC",
@@ -95,13 +100,18 @@ def _result_table(columns: dict[str, dict[str, float]], fitted: dict[str, float]
     table.add_column("")
     for name in columns:
         table.add_column(name, justify="right")
-    for key, name in _NAMES.items():
+    groups = {key: _group_name(key) for values in columns.values() for key in values if key.startswith(_GROUP)}
+    for key, name in (_NAMES | groups).items():
         if any(key in values for values in columns.values()):
             table.add_row(name, *(f"{values[key]:.4f}" if key in values else "-" for values in columns.values()))
     if "train/memorised" in fitted:
         share = f"{fitted['train/memorised']:.4f}"
         table.add_row("noisy labels memorised", share, *["-"] * (len(columns) - 1))
     return table
+
+
+def _group_name(key: str) -> str:
+    return f"accuracy, {key.removeprefix(_GROUP).replace('/', ' / ')}"
 
 
 def _print_suspects(console: Console, report: SuspectReport) -> None:

@@ -1,6 +1,7 @@
 """Callbacks that record training and report on it, and the functions behind them."""
 
 from lightning_perturb.callbacks.adversarial import AdversarialReport
+from lightning_perturb.callbacks.augmentation import AugmentationReport
 from lightning_perturb.callbacks.boundary import BoundaryReport
 from lightning_perturb.callbacks.dynamics import (
     area_under_margin,
@@ -18,6 +19,7 @@ from lightning_perturb.callbacks.suspects import SuspectReport
 
 __all__ = [
     "AdversarialReport",
+    "AugmentationReport",
     "BoundaryReport",
     "HyperparameterReport",
     "LossReport",

@@ -79,9 +79,13 @@ class CovarianceModule(FeatureModule):
         """The statistics with this batch, of all ranks, in them. Nothing is stored before :meth:`update_state`."""
         if _STATE[0] not in batch.extra:
             features = outputs["features"].detach().to(self.feature_mean.dtype)
-            found = class_covariance_update(*self._statistics, *gather_rows(features, batch.y))
+            found = self.settled(class_covariance_update(*self._statistics, *gather_rows(features, batch.y)))
             batch.extra.update(zip(_STATE, found, strict=True))
         return ClassCovariance(*(batch.extra[name] for name in _STATE))
+
+    def settled(self, found: ClassCovariance) -> ClassCovariance:
+        """What is kept of the statistics after a batch: all that was found, here."""
+        return found
 
     @property
     def _statistics(self) -> ClassCovariance:

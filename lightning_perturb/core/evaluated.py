@@ -8,6 +8,7 @@ from torchmetrics import MetricCollection
 
 from lightning_perturb.core.batch import Batch
 from lightning_perturb.core.evaluation import SampleMean, classification_metrics
+from lightning_perturb.core.group_accuracy import GroupAccuracy, group_values
 from lightning_perturb.core.groups import ClassGroups, known_means
 
 
@@ -21,16 +22,21 @@ class EvaluatedModule(LightningModule):
     groups: ClassGroups
     class_counts: Tensor
     true_counts: Tensor
+    group_counts: Tensor
     val_metrics: MetricCollection
     test_metrics: MetricCollection
     val_loss: SampleMean
     test_loss: SampleMean
+    val_groups: GroupAccuracy
+    test_groups: GroupAccuracy
 
     def _add_metrics(self) -> None:
         self.val_metrics = self.evaluation_metrics("val/")
         self.test_metrics = self.evaluation_metrics("test/")
         self.val_loss = SampleMean()
         self.test_loss = SampleMean()
+        self.val_groups = GroupAccuracy(self.num_classes)
+        self.test_groups = GroupAccuracy(self.num_classes)
 
     def plain_loss(self, logits: Tensor, target: Tensor) -> Tensor:
         """The loss that evaluation reports ``[B]``."""
@@ -74,6 +80,21 @@ class EvaluatedModule(LightningModule):
         counts = self.true_counts if self.true_counts.any() else self.class_counts
         return {f"{name}_{group}": members for group, members in self.groups.members(counts).items()}
 
+    def update_groups(self, groups: GroupAccuracy, logits: Tensor, batch: Batch) -> None:
+        """Adds a batch to the accuracies by group, where it tells its samples' domains."""
+        if "domain" in batch.extra:
+            right = self.predictions(self.probabilities(logits)) == batch.y
+            groups.update(right, batch.y, batch.extra["domain"])
+
+    def group_values(self, groups: GroupAccuracy) -> dict[str, Tensor]:
+        """The numbers to log of the groups, a class in a domain each; none where samples have no domains."""
+        if not groups.agree():
+            return {}
+        data = getattr(self.trainer, "datamodule", None)
+        names = getattr(data, "evaluation_domain_names", getattr(data, "domain_names", ()))
+        training = None if groups.overlapping else self.group_counts
+        return group_values(groups.compute(), training, getattr(data, "class_names", ()), names)
+
     # steps --------------------------------------------------------------------------------------------------------
 
     def _evaluate(self, batch: Any, stage: Literal["val", "test"]) -> None:
@@ -81,20 +102,26 @@ class EvaluatedModule(LightningModule):
         if not len(batch):
             return
         logits = self.evaluation_logits(batch.view).float()
-        metrics, loss = self._metrics(stage)
+        metrics, loss, groups = self._metrics(stage)
         self.update_metrics(metrics, logits, batch.y)
         loss.update(self.plain_loss(logits, batch.y))
+        self.update_groups(groups, logits, batch)
 
-    def _metrics(self, stage: Literal["val", "test"]) -> tuple[MetricCollection, SampleMean]:
-        return (self.val_metrics, self.val_loss) if stage == "val" else (self.test_metrics, self.test_loss)
+    def _metrics(self, stage: Literal["val", "test"]) -> tuple[MetricCollection, SampleMean, GroupAccuracy]:
+        if stage == "val":
+            return self.val_metrics, self.val_loss, self.val_groups
+        return self.test_metrics, self.test_loss, self.test_groups
 
     def _log_metrics(self, stage: Literal["val", "test"]) -> None:
-        metrics, loss = self._metrics(stage)
+        metrics, loss, groups = self._metrics(stage)
         # the metrics are synchronised; sync_dist only spares the user Lightning's advice to set it
         self.log(f"{stage}/loss", loss.compute(), prog_bar=stage == "val", sync_dist=True)
         self.log_dict(self.metric_values(metrics), sync_dist=True)
+        by_group = {f"{stage}/{name}": value for name, value in self.group_values(groups).items()}
+        self.log_dict(by_group, sync_dist=True)
         metrics.reset()
         loss.reset()
+        groups.reset()
 
     def _checked_eval(self, batch: Batch) -> Batch:
         batch.y = self._as_target(batch.y)

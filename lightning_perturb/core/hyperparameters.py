@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from lightning_perturb.core.plain import Plain, as_plain
 
 # kept, the rate of a checkpoint would beat one that is typed at resume
-_ALWAYS_LEFT_OUT = ("optimizer", "lr_scheduler", "meta_optimizer")
+_ALWAYS_LEFT_OUT = ("optimizer", "lr_scheduler", "second_scheduler", "meta_optimizer")
 
 
 def left_out(frame: FrameType) -> list[str]:

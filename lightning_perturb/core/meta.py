@@ -1,7 +1,7 @@
 """The base of every meta-learned method: its hyperparameters are learned on clean samples, by bilevel gradients."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
@@ -16,9 +16,8 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from lightning_perturb.bilevel import Bilevel, Hypergradient, mean_over_ranks
 from lightning_perturb.checks import check_choice, check_positive
 from lightning_perturb.core.batch import Batch
+from lightning_perturb.core.clean import CleanSamplesModule
 from lightning_perturb.core.distributed import broadcast_from_first
-from lightning_perturb.core.module import PerturbationModule
-from lightning_perturb.core.needs import Needs
 
 
 def default_meta_optimizer(params: Any) -> torch.optim.Optimizer:
@@ -26,7 +25,7 @@ def default_meta_optimizer(params: Any) -> torch.optim.Optimizer:
     return torch.optim.Adam(params, lr=1e-3, weight_decay=1e-4)
 
 
-class MetaPerturbationModule(PerturbationModule):
+class MetaPerturbationModule(CleanSamplesModule):
     """A method whose loss contains meta parameters θ, learned on a stream of clean samples.
 
     Every ``meta_every`` batches: a virtual step of the network on the training batch, the gradient in θ of the
@@ -58,8 +57,6 @@ class MetaPerturbationModule(PerturbationModule):
             of a fit: if there is nothing to learn, or the Trainer's settings do not go with manual optimization.
     """
 
-    needs = Needs(meta=True)
-
     def __init__(
         self,
         *args: Any,
@@ -79,7 +76,7 @@ class MetaPerturbationModule(PerturbationModule):
         if gradient_clip_val is not None:
             check_positive("gradient_clip_val", gradient_clip_val)
         self.automatic_optimization = False
-        self.needs = replace(self.needs, meta=True, meta_from=self.warmup_epochs, meta_every=meta_every)
+        self.needs = replace(self.needs, meta_every=meta_every)
         self.meta_optimizer = meta_optimizer
         self.meta_every = meta_every
         self.engine = engine
@@ -173,6 +170,10 @@ class MetaPerturbationModule(PerturbationModule):
         A method that learns in other epochs says in its ``needs`` from which on it reads meta batches.
         """
         return self.phase != "warmup"
+
+    def reads_clean(self, batch_idx: int) -> bool:
+        """Whether θ moves in this batch of the current epoch."""
+        return self.meta_learning and batch_idx % self.meta_every == 0
 
     # training -----------------------------------------------------------------------------------------------------
 
@@ -271,28 +272,6 @@ class MetaPerturbationModule(PerturbationModule):
     def clipped_together(self, moved: list[nn.Parameter]) -> list[list[nn.Parameter]]:
         """Which of the parameters that the real step moves share one gradient norm: all."""
         return [moved]
-
-    def _streams(self, batch: Any, batch_idx: int) -> tuple[Any, Batch | None]:
-        """The training batch, and the meta batch where θ moves in this step."""
-        if not isinstance(batch, Mapping) or not {"train", "meta"} <= batch.keys():
-            raise ValueError(
-                f"{type(self).__name__} learns from clean meta samples, but its batches have none. Use a "
-                "lightning_perturb data module or Wrap(datamodule=...) with meta_size, or give the Trainer "
-                "{'train': loader, 'meta': loader_of_clean_samples}."
-            )
-        if not self.meta_learning or batch_idx % self.meta_every:
-            return batch["train"], None
-        if batch["meta"] is None:
-            raise ValueError(
-                f"{type(self).__name__} learns in epoch {self.current_epoch}, batch {batch_idx}, where its needs ask "
-                f"for no meta batch: meta_from={self.needs.meta_from}, meta_every={self.needs.meta_every}. Say in them "
-                "when it learns."
-            )
-        meta = Batch.of(batch["meta"]).copy()
-        meta.y = self._as_target(meta.y)
-        if meta.y.device.type == "cpu" or self.current_epoch <= self.needs.meta_from:
-            self._check_labels(meta.y, "A meta label")
-        return batch["train"], meta
 
     # optimizers ---------------------------------------------------------------------------------------------------
 

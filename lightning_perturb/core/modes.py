@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from torch import nn
@@ -58,3 +58,16 @@ def frozen_statistics(net: nn.Module) -> Iterator[None]:
             module.track_running_stats = True
         for instance_norm, momentum in instance_norms:
             instance_norm.momentum = momentum
+
+
+@contextmanager
+def constant(parameters: Iterable[nn.Parameter]) -> Iterator[list[nn.Parameter]]:
+    """Parameters through which no gradient flows inside the block; gives those of them that had one before."""
+    held = [parameter for parameter in parameters if parameter.requires_grad]
+    for parameter in held:
+        parameter.requires_grad_(False)
+    try:
+        yield held
+    finally:
+        for parameter in held:
+            parameter.requires_grad_(True)

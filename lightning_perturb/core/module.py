@@ -25,6 +25,7 @@ from lightning_perturb.core.taxonomy import Coordinates
 from lightning_perturb.functional.cross_entropy import cross_entropy
 
 CHECKPOINT_KEY = "lightning_perturb"
+_PARTS = {"class": "classes", "domain": "domains", "group": "groups"}
 
 
 def default_optimizer(params: Any) -> torch.optim.Optimizer:
@@ -110,7 +111,9 @@ class PerturbationModule(StateMixin, EvaluatedModule):
         self.add_state("class_counts", torch.zeros(num_classes, dtype=torch.int64))
         # of these evaluation makes its groups, and nothing else: a method knows given labels alone
         self.add_state("true_counts", torch.zeros(num_classes, dtype=torch.int64))
-        self.register_load_state_dict_pre_hook(_keep_true_counts)  # type: ignore[no-untyped-call]
+        # given labels by class and domain, where the data has domains
+        self.add_open_state("group_counts")
+        self.register_load_state_dict_pre_hook(_keep_counts)  # type: ignore[no-untyped-call]
         self._add_metrics()
         if channels_last:
             self.net.to(memory_format=torch.channels_last)
@@ -224,6 +227,21 @@ class PerturbationModule(StateMixin, EvaluatedModule):
                 "lightning_perturb data module, put Wrap(datamodule=...) around yours, or yield (x, y, index)."
             )
         return batch.index
+
+    def domains(self, batch: Batch) -> Tensor:
+        """The samples' domains ``[B]``, 0..D-1.
+
+        Raises:
+            ValueError: If the batch carries none.
+        """
+        domain = batch.extra.get("domain")
+        if domain is None or domain.shape != batch.y.shape[:1] or domain.is_floating_point():
+            found = "none" if domain is None else f"{domain.dtype} of shape {tuple(domain.shape)}"
+            raise ValueError(
+                f"{type(self).__name__} needs the domain of each sample, as ids [B], but the batch has {found}. Use "
+                "data with domains, or yield {'x': ..., 'y': ..., 'domain': ...}."
+            )
+        return domain.long()
 
     def tell(self, batch: Batch, name: str, values: Tensor) -> None:
         """Puts numbers of the batch's samples ``[B]`` into what the step returns, where callbacks read them.
@@ -368,6 +386,8 @@ class PerturbationModule(StateMixin, EvaluatedModule):
                 f"uses {self.needs.views}. Yield one tensor, or a mapping for a network of several inputs."
             )
         batch.y = self._as_target(batch.y)
+        if self.needs.domains:
+            batch.extra["domain"] = self.domains(batch)
         # ids outside 0..C-1 would be an opaque device fault on a GPU; there one epoch sees every label
         if batch.y.device.type == "cpu" or self.current_epoch == 0:
             self._check_labels(batch.y, "A label")
@@ -398,13 +418,17 @@ class PerturbationModule(StateMixin, EvaluatedModule):
             group["lr"] *= group.pop("lr_factor", 1.0)
         # some schedulers overwrite `initial_lr` with another rate
         self._first_rate = float(optimizer.param_groups[0]["lr"])
-        if self.lr_scheduler is None:
+        scheduler = self.make_lr_scheduler(optimizer)
+        if scheduler is None:
             return optimizer
-        scheduler = self.lr_scheduler(optimizer)
         config: dict[str, Any] = {"scheduler": scheduler, "interval": self.lr_interval}
         if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
             config["monitor"] = getattr(scheduler, "monitor", "val/loss")
         return {"optimizer": optimizer, "lr_scheduler": config}
+
+    def make_lr_scheduler(self, optimizer: torch.optim.Optimizer) -> Any:
+        """The scheduler of the learning rate, None for none."""
+        return None if self.lr_scheduler is None else self.lr_scheduler(optimizer)
 
     # life cycle ---------------------------------------------------------------------------------------------------
 
@@ -428,8 +452,9 @@ class PerturbationModule(StateMixin, EvaluatedModule):
         if not isinstance(facts, DataFacts):
             if self.needs.balanced_from is not None:
                 raise ValueError(
-                    f"{type(self).__name__} trains on batches of balanced classes, which a loader of your own does not "
-                    "draw. Use a lightning_perturb data module, or put Wrap(datamodule=...) around yours."
+                    f"{type(self).__name__} trains on batches of balanced {_PARTS[self.needs.balanced_by]}, which a "
+                    "loader of your own does not draw. Use a lightning_perturb data module, or put "
+                    "Wrap(datamodule=...) around yours."
                 )
             return
         if facts.num_classes != self.num_classes:
@@ -438,6 +463,11 @@ class PerturbationModule(StateMixin, EvaluatedModule):
                 f"{facts.num_classes} classes. Leave num_classes away on the command line: it is linked to the data."
             )
         self._check_kind_of(facts)
+        if self.needs.domains and not facts.num_domains:
+            raise ValueError(
+                f"{type(self).__name__} trains on samples of several domains, of which the data tells none. Use data "
+                "with domains, such as ColoredDigits or Waterbirds, or Arrays with its argument domains."
+            )
         self.facts = facts
         take_vocabulary = getattr(self.net, "take_vocabulary", None)
         if facts.vocabulary is not None and callable(take_vocabulary):
@@ -447,6 +477,8 @@ class PerturbationModule(StateMixin, EvaluatedModule):
         self.true_counts.zero_()
         if facts.true_counts is not None:
             self.true_counts.copy_(torch.from_numpy(facts.true_counts))
+        groups = torch.empty(0) if facts.group_counts is None else torch.from_numpy(facts.group_counts)
+        self.set_open_state("group_counts", groups.to(self.class_counts.device))
         self.size_sample_state(facts.num_samples)
         self._sizes_known = True
 
@@ -492,6 +524,7 @@ class PerturbationModule(StateMixin, EvaluatedModule):
             self._rank_tensors = resume.restore_rank(saved["ranks"]) or {}
 
 
-def _keep_true_counts(module: PerturbationModule, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Leaves them as they are where a checkpoint has none: the first ones had not."""
-    state_dict.setdefault(f"{prefix}true_counts", module.true_counts)
+def _keep_counts(module: PerturbationModule, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Leaves counts as they are where a checkpoint has none: the first ones had not."""
+    for name in ("true_counts", "group_counts"):
+        state_dict.setdefault(f"{prefix}{name}", getattr(module, name))

@@ -9,6 +9,7 @@ from torchmetrics import MetricCollection
 
 from lightning_perturb.core.batch import Batch
 from lightning_perturb.core.evaluation import multi_label_metrics
+from lightning_perturb.core.group_accuracy import GroupAccuracy
 from lightning_perturb.core.groups import known_means
 from lightning_perturb.core.module import PerturbationModule
 from lightning_perturb.functional.cross_entropy import binary_cross_entropy, binary_cross_entropy_entries
@@ -121,6 +122,9 @@ class MultiLabelModule(PerturbationModule):
     def update_metrics(self, metrics: MetricCollection, logits: Tensor, target: Tensor) -> None:
         """Adds a batch; what ranks samples does not saturate, as the sigmoid does."""
         metrics.update((1 + torch.nn.functional.softsign(logits)) / 2, target.long())
+
+    def update_groups(self, groups: GroupAccuracy, logits: Tensor, batch: Batch) -> None:
+        """Nothing: a group is one class in a domain."""
 
     def metric_values(self, metrics: MetricCollection) -> dict[str, Tensor]:
         """mAP over all classes, and over head, medium and tail where there are several groups; F1; exact matches.

@@ -19,6 +19,7 @@ class Needs:
         scores: A pass over the training set in index order, without augmentation, between epochs.
         truth: Which given labels are wrong. For studies alone: no method that is to be used may ask for it.
         balanced_from: First epoch whose training batches hold all classes alike often, None for none.
+        balanced_by: What comes alike often in them: ``class``, ``domain``, or ``group``, a class in a domain.
         meta_from: First epoch in which it reads the second stream.
         meta_every: In every so manieth batch of such an epoch it does, from the first on; elsewhere None comes.
         domains: Each sample's domain (place, colour, source), which with its class makes its group.
@@ -30,6 +31,7 @@ class Needs:
     scores: bool = False
     truth: bool = False
     balanced_from: int | None = None
+    balanced_by: str = "class"
     meta_from: int = 0
     meta_every: int = 1
     domains: bool = False

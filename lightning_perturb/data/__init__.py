@@ -1,9 +1,12 @@
 """Data modules that inject label noise and imbalance."""
 
 from lightning_perturb.data.arrays import Arrays
+from lightning_perturb.data.attributes import CelebA, Waterbirds
 from lightning_perturb.data.augment import Augmentation, CenterCrop, CropFlip, RandomResizedCrop
 from lightning_perturb.data.base import PerturbationDataModule
 from lightning_perturb.data.cifar import CIFAR10, CIFAR100
+from lightning_perturb.data.civil_comments import CivilComments
+from lightning_perturb.data.colored import Colored, ColoredDigits, ColoredMNIST
 from lightning_perturb.data.digits import Digits
 from lightning_perturb.data.drawn import DrawnDataModule
 from lightning_perturb.data.generated_reviews import GeneratedReviews
@@ -56,8 +59,13 @@ __all__ = [
     "CIFAR10AsymmetricTwoWay",
     "CIFAR100Cyclic",
     "CIFAR100Hierarchical",
+    "CelebA",
     "CenterCrop",
     "Chain",
+    "CivilComments",
+    "Colored",
+    "ColoredDigits",
+    "ColoredMNIST",
     "CropFlip",
     "Digits",
     "DrawnDataModule",
@@ -95,6 +103,7 @@ __all__ = [
     "TransitionMatrix",
     "TwoGaussians",
     "Uniform",
+    "Waterbirds",
     "WordTokenizer",
     "Wrap",
     "load_tokenizer",

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lightning_perturb.checks import check_positive
 from lightning_perturb.data.base import Labels, PerturbationDataModule, hold_out
+from lightning_perturb.data.domains import check_domains
 from lightning_perturb.data.labels import check_labels, check_multi_hot
 
 
@@ -26,6 +27,10 @@ class Arrays(PerturbationDataModule):
         test_size: Share or count of samples kept for the test where no test arrays are given; 0 for no test split.
         mean: Per-channel mean of pixels in [0, 1]; None computes it from the training images. For images only.
         std: Per-channel standard deviation, likewise.
+        domains: The domain of each training sample, ids 0..D-1 ``[N]`` or a file of them: for methods and metrics of
+            subpopulation shift. None where there are none.
+        domains_test: The domain of each test sample, where there are test arrays.
+        domain_names: A name for each domain; None numbers them.
         **kwargs: Arguments of :class:`~lightning_perturb.data.PerturbationDataModule`.
     """
 
@@ -39,6 +44,9 @@ class Arrays(PerturbationDataModule):
         test_size: float = 0.0,
         mean: tuple[float, ...] | None = None,
         std: tuple[float, ...] | None = None,
+        domains: Any = None,
+        domains_test: Any = None,
+        domain_names: list[str] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -59,6 +67,9 @@ class Arrays(PerturbationDataModule):
         self._classes = num_classes if num_classes is not None else counted
         (check_multi_hot if self.multi_label else check_labels)(self._y, self._classes, "y")
         self._held: tuple[Tensor, Labels] | None = None
+        self._domain_names = domain_names
+        self._domains: dict[str, Labels] = {}
+        self._read_domains(domains, domains_test, x_test is not None)
         if x_test is not None:
             self._held = _inputs(_array("x_test", x_test)), _labels("y_test", y_test)
             _check_lengths("x_test", self._held[0], "y_test", self._held[1])
@@ -76,10 +87,34 @@ class Arrays(PerturbationDataModule):
             rest, held = hold_out("test_size", self._y, self._classes, test_size, np.random.default_rng(1797))
             self._held = self._x[torch.from_numpy(held)], self._y[held]
             self._x, self._y = self._x[torch.from_numpy(rest)], self._y[rest]
+            if "train" in self._domains:
+                self._domains = {"train": self._domains["train"][rest], "test": self._domains["train"][held]}
         if self._x.dtype == torch.uint8:
             self.mean, self.std = _statistics(self._x, mean, std)
         elif mean is not None or std is not None:
             raise ValueError(f"mean={mean} and std={std} are for uint8 images; x has {self._x.dtype}. Leave them away.")
+
+    def _read_domains(self, domains: Any, domains_test: Any, has_test: bool) -> None:
+        given = {"domains": domains, "domains_test": domains_test}
+        if domains is None and (domains_test is not None or self._domain_names is not None):
+            raise ValueError("domains_test and domain_names belong to domains, which is None. Give domains, too.")
+        if domains is not None and has_test != (domains_test is not None):
+            raise ValueError("domains_test and x_test belong together: give both or neither.")
+        ids = {name: _labels(name, value) for name, value in given.items() if value is not None}
+        if ids and self._domain_names is None:
+            self._domain_names = [str(d) for d in range(int(max(found.max() for found in ids.values())) + 1)]
+        self._domains = {"test" if name == "domains_test" else "train": found for name, found in ids.items()}
+        if ids:
+            check_domains(ids["domains"], len(self._y), self.domain_names, "domains")
+
+    @property
+    def domain_names(self) -> list[str]:
+        """As given, or numbers."""
+        return self._domain_names or []
+
+    def read_domains(self, split: Literal["train", "val", "test"]) -> Labels | None:
+        """As given."""
+        return self._domains.get(split)
 
     @property
     def num_classes(self) -> int:

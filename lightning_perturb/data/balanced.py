@@ -14,7 +14,9 @@ from lightning_perturb.data.samplers import Draw, EpochSampler
 
 
 class BalancedSampler(EpochSampler):
-    """Shuffled batches in which the classes of a balanced set take turns; every pass draws a new order.
+    """Shuffled batches in which the classes take turns, as often as they are large; every pass draws a new order.
+
+    Where the set is balanced, every batch is. Where it is not, every batch has the set's proportions.
 
     Args:
         positions: Positions of the samples in the full original training set ``[N]``.
@@ -28,13 +30,17 @@ class BalancedSampler(EpochSampler):
         self.labels = labels
 
     def order(self, epoch: int) -> Tensor:
-        """The first sample of every class in random order, then the second of every class, and so on."""
+        """The first sample of every class in random order, then the second of every class, and so on.
+
+        The samples of a class that has fewer than others are spread evenly over the pass.
+        """
         shuffled = np.random.default_rng([self.seed, epoch]).permutation(len(self.labels))
         labels = self.labels[shuffled]
         by_class = np.argsort(labels, kind="stable")
         starts = np.searchsorted(labels[by_class], labels[by_class])
-        turn = np.empty_like(by_class)
-        turn[by_class] = np.arange(len(labels)) - starts
+        sizes = np.searchsorted(labels[by_class], labels[by_class], side="right") - starts
+        turn = np.empty(len(labels))
+        turn[by_class] = (np.arange(len(labels)) - starts + 0.5) / sizes
         return self.positions[torch.from_numpy(shuffled[np.argsort(turn, kind="stable")])]
 
     def __iter__(self) -> Iterator[Draw]:
@@ -53,7 +59,8 @@ class ClassAwareSampler(EpochSampler):
 
     Args:
         positions: Positions of the samples in the full original training set ``[N]``.
-        labels: Their given class ids ``[N]``, or multi-hot labels ``[N, C]``: a class then draws among its positives.
+        labels: Their given class ids ``[N]``, or ids of anything else that is to come alike often, such as groups; or
+            multi-hot labels ``[N, C]``: a class then draws among its positives.
         batch_size: Samples in a batch of this rank.
         balanced_from: The first such epoch.
         **kwargs: As of :class:`~lightning_perturb.data.samplers.EpochSampler`.

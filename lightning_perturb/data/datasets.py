@@ -18,6 +18,23 @@ from lightning_perturb.data.texts import Texts
 Inputs = Tensor | ImageFiles | Texts
 
 
+def joined(first: Inputs, second: Inputs) -> Inputs:
+    """The samples of two sources in one, those of the second behind those of the first.
+
+    Raises:
+        ValueError: If they are of different kinds or shapes.
+    """
+    if first.dtype == second.dtype and first.shape[1:] == second.shape[1:]:
+        if isinstance(first, ImageFiles) and isinstance(second, ImageFiles):
+            return first + second
+        if isinstance(first, Tensor) and isinstance(second, Tensor):
+            return torch.cat([first, second])
+    raise ValueError(
+        f"Training samples are {first.dtype} of shape {tuple(first.shape[1:])}, clean ones {second.dtype} of shape "
+        f"{tuple(second.shape[1:])}. Give both in the same form."
+    )
+
+
 class BatchedSet(Dataset[Any]):
     """Fetches a batch at once.
 
@@ -28,6 +45,8 @@ class BatchedSet(Dataset[Any]):
         views: Independently augmented views of each sample.
         seed: Seed of the augmentation.
         pairs: Serve ``(x, y)`` instead of a :class:`Batch`, for modules of other projects.
+        domains: All domain ids ``[N]``, or which domains apply ``[N, D]``, served as ``extra["domain"]``; None where
+            samples have none.
     """
 
     def __init__(
@@ -38,6 +57,7 @@ class BatchedSet(Dataset[Any]):
         views: int = 1,
         seed: int = 0,
         pairs: bool = False,
+        domains: Tensor | None = None,
     ) -> None:
         self.x = x
         self.y = y
@@ -45,6 +65,7 @@ class BatchedSet(Dataset[Any]):
         self.views = views
         self.seed = seed
         self.pairs = pairs
+        self.domains = domains
 
     def __len__(self) -> int:
         return len(self.x)
@@ -61,6 +82,8 @@ class BatchedSet(Dataset[Any]):
         if self.pairs:
             return views[0], y
         extra = {} if draw.keys is None else {"sample_key": draw.keys}
+        if self.domains is not None:
+            extra["domain"] = self.domains.index_select(0, draw.positions)
         return Batch(views if self.views > 1 else views[0], y, draw.positions, extra)
 
     def _view(self, x: Tensor, draw: Draw, number: int) -> Tensor:

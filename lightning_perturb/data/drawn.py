@@ -16,6 +16,7 @@ from torch import Tensor
 from lightning_perturb.checks import check_choice, check_positive
 from lightning_perturb.core.needs import DataFacts, Needs
 from lightning_perturb.data.balanced import ClassAwareSampler, MetaSampler
+from lightning_perturb.data.domains import check_domains, count_groups, group_ids
 from lightning_perturb.data.imbalance import Imbalance
 from lightning_perturb.data.label_noise import (
     LabelNoise,
@@ -25,7 +26,7 @@ from lightning_perturb.data.label_noise import (
 )
 from lightning_perturb.data.labels import Labels, check_labels, check_multi_hot, count_classes
 from lightning_perturb.data.samplers import EpochSampler
-from lightning_perturb.data.split import balanced_meta_split, stratified_split
+from lightning_perturb.data.split import balanced_choice, balanced_meta_split, stratified_split
 
 
 class DrawnDataModule(LightningDataModule):
@@ -40,15 +41,20 @@ class DrawnDataModule(LightningDataModule):
         val_size: Validation samples carved from the training set, a share (below 1) or a count; 0 for none.
         val_labels: ``given``: validation labels are as noisy as training labels. ``clean``: true labels, an advantage
             that most published baselines do not have.
-        meta_size: Clean samples, balanced over classes, carved from the training set for meta-learning.
+        meta_size: Clean samples carved from the training set for meta-learning, balanced over ``meta_by``. Where the
+            data brings a list of clean samples, so many of them; 0 then takes all.
+        meta_by: What they are balanced over: ``class``, or ``group``, a class in a domain, where samples have domains.
         meta_labels: What a method that does not learn from them gets of the clean samples. ``drop``: nothing, all
             methods train on the same samples. ``merge``: it trains on them too, with their true labels. ``validate``:
             they are its validation set.
         meta_batch_size: Samples in a meta batch, on each device; None takes the size of training batches.
         balanced_from: First epoch in which training batches are re-sampled so that every class comes alike often, by
             given labels (0: from the start); None never. A method may ask for it too.
+        balanced_by: What comes alike often in them: ``class``; ``domain``; or ``group``, a class in a domain.
         train_size: Keep this many training samples (a share below 1 or a count), in proportion to the classes; None
             keeps all.
+        labels_known: Whether the labels that are read are the true ones. False where they have a noise of their own,
+            and nobody knows which are wrong: what would need the truth is then left out of reports, or refused.
         seed: Seed of splits, imbalance, noise, order and augmentation.
     """
 
@@ -57,6 +63,8 @@ class DrawnDataModule(LightningDataModule):
     std: tuple[float, ...] | None = None
     #: whether labels are multi-hot ``[N, C]`` instead of class ids ``[N]``
     multi_label: bool = False
+    #: whether the source brings clean samples for meta-learning (``read_meta``), so that none are carved
+    brings_meta: bool = False
 
     def __init__(
         self,
@@ -65,10 +73,13 @@ class DrawnDataModule(LightningDataModule):
         val_size: float = 0.0,
         val_labels: Literal["given", "clean"] = "given",
         meta_size: int = 0,
+        meta_by: Literal["class", "group"] = "class",
         meta_labels: Literal["drop", "merge", "validate"] = "drop",
         meta_batch_size: int | None = None,
         balanced_from: int | None = None,
+        balanced_by: Literal["class", "domain", "group"] = "class",
         train_size: float | None = None,
+        labels_known: bool = True,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -78,7 +89,16 @@ class DrawnDataModule(LightningDataModule):
             check_positive("meta_batch_size", meta_batch_size)
         check_choice("val_labels", val_labels, ("given", "clean"))
         check_choice("meta_labels", meta_labels, ("drop", "merge", "validate"))
-        if meta_labels != "drop" and not meta_size:
+        check_choice("meta_by", meta_by, ("class", "group"))
+        check_choice("balanced_by", balanced_by, ("class", "domain", "group"))
+        if meta_by != "class" and not meta_size and not self.brings_meta:
+            raise ValueError(f"meta_by={meta_by!r} balances clean samples, but meta_size=0 carves none. Set meta_size.")
+        if balanced_by != "class" and balanced_from is None:
+            raise ValueError(
+                f"balanced_by={balanced_by!r} balances no batch, since balanced_from is null. Set that to the first "
+                "epoch with balanced batches, such as 0."
+            )
+        if meta_labels != "drop" and not meta_size and not self.brings_meta:
             raise ValueError(
                 f"meta_labels={meta_labels!r} says what to do with clean samples, but meta_size=0 carves none. Set "
                 "meta_size, or leave meta_labels away."
@@ -88,6 +108,8 @@ class DrawnDataModule(LightningDataModule):
                 f"meta_labels='validate' and val_size={val_size} both ask for a validation set. Set val_size to 0, or "
                 "meta_labels to drop or merge."
             )
+        if not labels_known:
+            self._refuse_truth(val_labels, meta_size)
         if balanced_from is not None:
             check_positive("balanced_from", balanced_from, zero=True)
         if train_size is not None:
@@ -97,13 +119,31 @@ class DrawnDataModule(LightningDataModule):
         self.val_size = val_size
         self.val_labels = val_labels
         self.meta_size = meta_size
+        self.meta_by = meta_by
         self.meta_labels = meta_labels
         self.meta_batch_size = meta_batch_size
         self.balanced_from = balanced_from
+        self.balanced_by = balanced_by
         self.train_size = train_size
+        self.labels_known = labels_known
         self.seed = seed
+        #: the domain of each sample of the full training set ``[N]``, or None
+        self.domains: Labels | None = None
         self._drawn = False
         self._resume: dict[str, Any] | None = None
+
+    def _refuse_truth(self, val_labels: str, meta_size: int) -> None:
+        if val_labels == "clean":
+            raise ValueError(
+                "val_labels='clean' asks for true labels, but labels_known=False says that nobody knows them. Set "
+                "val_labels to given, or give the data a validation split with clean labels."
+            )
+        if meta_size and not self.brings_meta:
+            raise ValueError(
+                f"meta_size={meta_size} asks for clean samples of the training set, but labels_known=False says that "
+                "nobody knows which of its labels are right. Set meta_size to 0, or give the data a list of clean "
+                "samples (meta_list of ImageLists)."
+            )
 
     # what a subclass says -----------------------------------------------------------------------------------------
 
@@ -116,6 +156,11 @@ class DrawnDataModule(LightningDataModule):
     def class_names(self) -> list[str]:
         """A name for each class."""
         return [str(c) for c in range(self.num_classes)]
+
+    @property
+    def domain_names(self) -> list[str]:
+        """A name for each domain, such as a place or a colour; empty where samples have none."""
+        return []
 
     # drawing ------------------------------------------------------------------------------------------------------
 
@@ -154,23 +199,41 @@ class DrawnDataModule(LightningDataModule):
             )
         return stratified_split(labels, self.num_classes, len(labels) - number, self._generator("train_size"))[0]
 
-    def _draw(self, labels: Labels, inputs: Callable[[Labels], Tensor]) -> None:
+    def _draw(
+        self,
+        labels: Labels,
+        inputs: Callable[[Labels], Tensor],
+        domains: npt.ArrayLike | None = None,
+        meta_labels: Labels | None = None,
+    ) -> None:
         """Draws splits and given labels.
 
         Args:
-            labels: True labels of the full training set ``[N]``, or multi-hot ``[N, C]``.
+            labels: Labels of the training set as they are read ``[N]``, or multi-hot ``[N, C]``.
             inputs: Gives clean inputs at positions; called by noise that looks at them.
+            domains: Domain ids of the training set, and of the clean samples behind it; None where samples have none.
+            meta_labels: Labels of the clean samples that the source brings ``[M]``, which count on behind the training
+                set (positions N to N+M-1); None where it brings none.
         """
         labels = self._checked_labels(labels)
         self._check_arguments_fit()
-        rest = np.arange(len(labels))
-        if self.train_size is not None and self.train_size != len(labels):
+        total = len(labels)
+        rest = np.arange(total)
+        if self.train_size is not None and self.train_size != total:
             rest = self._subset(labels, self.train_size)
         before_split = count_classes(labels[rest], self.num_classes)
+        if meta_labels is not None:
+            labels = np.concatenate([labels, self._checked_labels(meta_labels)])
+        if domains is not None:
+            self.domains = check_domains(domains, len(labels), self.domain_names, type(self).__name__)
         meta = val = rest[:0]
-        if self.meta_size:
-            generator = self._generator("meta")
-            rest, meta = _of(rest, balanced_meta_split, labels, self.num_classes, self.meta_size, generator)
+        if meta_labels is not None or self.meta_size:
+            parts = self._balanced_parts(labels, self.meta_by, "meta_by")
+            if meta_labels is not None:
+                meta = total + self._of_own_meta(parts[total:])
+            else:
+                names, generator = self._part_names(self.meta_by), self._generator("meta")
+                rest, meta = _of(rest, balanced_meta_split, parts, len(names), self.meta_size, generator, names)
         if self.val_size:
             generator = self._generator("val")
             rest, val = _of(rest, partial(hold_out, "val_size"), labels, self.num_classes, self.val_size, generator)
@@ -188,12 +251,47 @@ class DrawnDataModule(LightningDataModule):
                 self._generator("label_noise"),
                 inputs=shown,
                 index=noisy,
-                total=len(labels),
+                total=total,
             )
         self._splits = rest, val, meta
-        self.true_labels, self.given_labels = labels, given
+        self._labels, self.given_labels = labels, given
         self._drawn = True
         self._hand_out_meta()
+
+    def _of_own_meta(self, parts: Labels) -> Labels:
+        """Which of the clean samples that the source brings are taken, of those of each class or group.
+
+        Args:
+            parts: What each of them counts as ``[M]``.
+        """
+        if not self.meta_size:
+            return np.arange(len(parts))
+        names = self._part_names(self.meta_by)
+        return balanced_choice(parts, len(names), self.meta_size, self._generator("meta"), names)
+
+    def _balanced_parts(self, labels: Labels, by: str, argument: str) -> Labels:
+        """What every sample of the full training set counts as, where parts are to come alike often ``[N]``.
+
+        Raises:
+            ValueError: If they are domains or groups, and samples have no domains, or groups of several labels.
+        """
+        if by == "class":
+            return labels
+        if self.domains is None:
+            raise ValueError(
+                f"{argument}={by!r} asks for the domain of each sample, which {type(self).__name__} does not tell. Set "
+                "it to class, or use data with domains."
+            )
+        if by == "domain":
+            return self.domains
+        if self.multi_label:
+            raise ValueError(f"{argument}='group' takes samples of one class each, but these have several labels.")
+        return group_ids(labels, self.domains, len(self.domain_names))
+
+    def _part_names(self, by: str) -> list[str]:
+        if by == "class":
+            return [f"class {c}" for c in range(self.num_classes)]
+        return [f"group {c}/{d}" for c in self.class_names for d in self.domain_names]
 
     def _hand_out_meta(self) -> None:
         """Says which samples train, validate and are meta samples for the method that the trainer has now."""
@@ -213,18 +311,27 @@ class DrawnDataModule(LightningDataModule):
         if self.multi_label:
             # the method is about to refuse the labels themselves
             return
-        labels = self.true_labels[self.meta_index]
-        missing = np.flatnonzero(count_classes(labels, self.num_classes) == 0)
+        names = self._part_names(self.meta_by)
+        parts = self._balanced_parts(self._labels, self.meta_by, "meta_by")[self.meta_index]
+        missing = np.flatnonzero(count_classes(parts, len(names)) == 0)
         if len(missing):
             method = type(self.trainer.lightning_module).__name__  # type: ignore[union-attr]
+            several = "groups" if self.meta_by == "group" else "classes"
             fault = (
                 "leaves no clean samples"
-                if not len(labels)
-                else f"leaves {len(missing)} of {self.num_classes} classes without a clean sample (first: {missing[0]})"
+                if not len(parts)
+                else f"leaves {len(missing)} of {len(names)} {several} without a clean sample (first: "
+                f"{names[missing[0]]})"
             )
+            source = f"meta_size={self.meta_size}"
+            each = self.meta_by
+            remedy = f"Set meta_size of the data to at least {len(names)}; the papers take 10 to 100 for each {each}."
+            if self.brings_meta:
+                source, remedy = "the list of clean samples", f"Add samples of every {self.meta_by} to it."
+            elif not self.labels_known:
+                remedy = "Nobody knows which of these labels are right: give the data a list of clean samples."
             raise ValueError(
-                f"{method} learns from clean meta samples of every class, but meta_size={self.meta_size} {fault}. Set "
-                f"meta_size of the data to at least {self.num_classes}; the papers take 10 to 100 for each class."
+                f"{method} learns from clean meta samples of every {self.meta_by}, but {source} {fault}. {remedy}"
             )
 
     # what was drawn -----------------------------------------------------------------------------------------------
@@ -234,7 +341,7 @@ class DrawnDataModule(LightningDataModule):
         """What a method learns of the data before training."""
         self._need_setup()
         return DataFacts(
-            num_samples=len(self.true_labels),
+            num_samples=len(self._labels),
             num_classes=self.num_classes,
             class_counts=self.class_counts,
             mean=self.mean,
@@ -243,6 +350,8 @@ class DrawnDataModule(LightningDataModule):
             train_samples=len(self.train_index),
             noisy=self.noisy if self._needs is not None and self._needs.truth else None,
             true_counts=self.true_counts,
+            num_domains=0 if self.domains is None else len(self.domain_names),
+            group_counts=self.group_counts,
         )
 
     @property
@@ -252,40 +361,63 @@ class DrawnDataModule(LightningDataModule):
         return count_classes(self.given_labels[self.train_index], self.num_classes)
 
     @property
-    def true_counts(self) -> Labels:
-        """True labels by class in the training split ``[C]``; positives where labels are multi-hot."""
-        self._need_setup()
-        return count_classes(self.true_labels[self.train_index], self.num_classes)
+    def true_labels(self) -> Labels | None:
+        """True labels of the full training set ``[N]``; None where nobody knows them, and before ``setup("fit")``."""
+        return self._labels if self._drawn and self.labels_known else None
 
     @property
-    def noisy(self) -> npt.NDArray[np.bool_]:
-        """Which samples of the full training set carry a wrong label ``[N]``."""
+    def true_counts(self) -> Labels | None:
+        """True labels by class in the training split ``[C]``, or positives; None where nobody knows them."""
         self._need_setup()
-        wrong: npt.NDArray[np.bool_] = self.given_labels != self.true_labels
+        return count_classes(self._labels[self.train_index], self.num_classes) if self.labels_known else None
+
+    @property
+    def group_counts(self) -> Labels | None:
+        """Given labels by class and domain in the training split ``[C, D]``; None where samples have no domains."""
+        self._need_setup()
+        if self.domains is None:
+            return None
+        given, domains = self.given_labels[self.train_index], self.domains[self.train_index]
+        return count_groups(given, domains, self.num_classes, len(self.domain_names))
+
+    @property
+    def noisy(self) -> npt.NDArray[np.bool_] | None:
+        """Which samples of the full training set carry a wrong label ``[N]``; None where nobody knows."""
+        self._need_setup()
+        if not self.labels_known:
+            return None
+        wrong: npt.NDArray[np.bool_] = self.given_labels != self._labels
         return np.asarray(wrong.any(axis=1)) if self.multi_label else wrong
 
     @property
     def noise_rate(self) -> float:
-        """Share of wrong labels in the training split; of wrong entries where labels are multi-hot."""
+        """Share of wrong labels in the training split; of wrong entries where labels are multi-hot.
+
+        NaN where nobody knows which are wrong.
+        """
         self._need_setup()
-        return noise_rate(self.true_labels[self.train_index], self.given_labels[self.train_index])
+        if not self.labels_known:
+            return float("nan")
+        return noise_rate(self._labels[self.train_index], self.given_labels[self.train_index])
 
     @property
     def transition_matrix(self) -> npt.NDArray[np.float64]:
         """How true labels became given labels in the training split: ``[C, C]``, rows are true classes.
 
-        Where labels are multi-hot, one matrix for each class by itself: ``[C, 2, 2]``, rows are true entries.
+        Where labels are multi-hot, one matrix for each class by itself: ``[C, 2, 2]``, rows are true entries. NaN where
+        nobody knows the true labels.
         """
         self._need_setup()
         realized = realized_entry_matrices if self.multi_label else realized_transition_matrix
-        return realized(self.true_labels[self.train_index], self.given_labels[self.train_index], self.num_classes)
+        matrix = realized(self._labels[self.train_index], self.given_labels[self.train_index], self.num_classes)
+        return matrix if self.labels_known else np.full_like(matrix, np.nan)
 
     @property
     def checksum(self) -> str:
         """Names this set with its splits and labels: another set at a resume is an error."""
         self._need_setup()
         digest = hashlib.sha256()
-        for part in (self.true_labels, self.given_labels, self.train_index, self.val_index, self.meta_index):
+        for part in (self._labels, self.given_labels, self.train_index, self.val_index, self.meta_index):
             digest.update(np.ascontiguousarray(part, dtype=np.int64).tobytes())
         return digest.hexdigest()[:16]
 
@@ -304,7 +436,7 @@ class DrawnDataModule(LightningDataModule):
     @property
     def _val_labels(self) -> Labels:
         """Labels that validation samples carved from the training set show."""
-        return self.given_labels if self.val_labels == "given" else self.true_labels
+        return self.given_labels if self.val_labels == "given" else self._labels
 
     @property
     def _ranks(self) -> tuple[int, int]:
@@ -334,12 +466,11 @@ class DrawnDataModule(LightningDataModule):
             "skip": resume.get("batch", 0),
             "current_epoch": None if self.trainer is None else self._current_epoch,
         }
-        asked = (self.balanced_from, None if self._needs is None else self._needs.balanced_from)
-        balanced_from = [epoch for epoch in asked if epoch is not None]
-        if balanced_from:
-            labels = self.given_labels[self.train_index]
+        balanced_from, by = self._balance
+        if balanced_from is not None:
+            parts = self._balanced_parts(self.given_labels, by, "balanced_by")[self.train_index]
             sampler: EpochSampler = ClassAwareSampler(
-                positions, labels, batch_size, balanced_from=min(balanced_from), **options
+                positions, parts, batch_size, balanced_from=balanced_from, **options
             )
         else:
             sampler = EpochSampler(positions, batch_size, **options)
@@ -349,6 +480,20 @@ class DrawnDataModule(LightningDataModule):
                 f"batch_size={batch_size} on each of {world} ranks. Lower batch_size or set drop_last to False."
             )
         return sampler
+
+    @property
+    def _balance(self) -> tuple[int | None, str]:
+        """First epoch with balanced batches, if any, and what they are balanced over."""
+        needs = self._needs or Needs()
+        both = (self.balanced_from, self.balanced_by), (needs.balanced_from, needs.balanced_by)
+        asked = [(epoch, by) for epoch, by in both if epoch is not None]
+        if len({by for _, by in asked}) > 1:
+            method = type(self.trainer.lightning_module).__name__  # type: ignore[union-attr]
+            raise ValueError(
+                f"balanced_by={self.balanced_by!r} contradicts {method}, which asks for batches balanced by "
+                f"{needs.balanced_by}. Set balanced_from of the data to null."
+            )
+        return min(asked, default=(None, "class"))
 
     @property
     def _needs_meta(self) -> bool:
@@ -366,8 +511,9 @@ class DrawnDataModule(LightningDataModule):
         if needs is None or not needs.meta:
             return training
         size = self.meta_batch_size or sampler.batch_size
-        positions, labels = torch.from_numpy(self.meta_index), self.true_labels[self.meta_index]
-        order = MetaSampler(positions, labels, size, sampler, from_epoch=needs.meta_from, every=needs.meta_every)
+        parts = self._balanced_parts(self._labels, self.meta_by, "meta_by")[self.meta_index]
+        positions = torch.from_numpy(self.meta_index)
+        order = MetaSampler(positions, parts, size, sampler, from_epoch=needs.meta_from, every=needs.meta_every)
         meta = load(order)
         # both have the same length; the default mode would start the first anew before it sees the end of the second
         return CombinedLoader({"train": training, "meta": meta}, "min_size")

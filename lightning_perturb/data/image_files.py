@@ -77,6 +77,13 @@ class ImageFiles:
         """``[N, 3, size, size]``."""
         return torch.Size((len(self), 3, self.size, self.size))
 
+    def __add__(self, other: ImageFiles) -> ImageFiles:
+        """These files, and those of ``other`` behind them, decoded as these are."""
+        both = ImageFiles([], self.size, self.fit)
+        both._names = self._names + other._names
+        both._ends = np.concatenate([self._ends, self._ends[-1] + other._ends[1:]])
+        return both
+
     def path(self, position: int) -> str:
         """The file at a position."""
         return os.fsdecode(self._names[self._ends[position] : self._ends[position + 1]])

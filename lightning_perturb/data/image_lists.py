@@ -43,6 +43,9 @@ class TextLists(LazyImages):
             FileNotFoundError: If there is no such file.
             ValueError: If a line is not a path and a number, or a class id is too large.
         """
+        return self._listing(split)
+
+    def _listing(self, split: str) -> Listing | None:
         name = self.lists.get(split)
         if name is None:
             return None
@@ -84,6 +87,8 @@ class ImageLists(TextLists):
         val_list: The list of validation images; None for none (``val_size`` carves some from training).
         test_list: The list of test images; None for none.
         num_classes: Number of classes; None counts those of the training list.
+        meta_list: A list of clean images for meta-learning; None for none (``meta_size`` carves some from training).
+            Those that the training list has too are taken out of it.
         **kwargs: Arguments of :class:`~lightning_perturb.data.lazy_images.LazyImages`.
     """
 
@@ -94,11 +99,17 @@ class ImageLists(TextLists):
         val_list: str | None = None,
         test_list: str | None = None,
         num_classes: int | None = None,
+        meta_list: str | None = None,
         **kwargs: Any,
     ) -> None:
+        self.brings_meta = meta_list is not None
         super().__init__(root, **kwargs)
-        self.lists = {"train": train_list, "val": val_list, "test": test_list}
+        self.lists = {"train": train_list, "val": val_list, "test": test_list, "meta": meta_list}
         self._classes = num_classes
+
+    def meta_listing(self) -> Listing | None:
+        """Files and class ids of the list of clean images."""
+        return self._listing("meta")
 
 
 class PublishedLists(TextLists):

@@ -4,7 +4,7 @@ import os
 import warnings
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -24,11 +24,20 @@ class Listing(NamedTuple):
         paths: Image files ``[N]``.
         labels: Class ids ``[N]``, or multi-hot ``[N, C]``.
         source: The file that lists them.
+        domains: Domain ids ``[N]``, or None where images have no domains.
     """
 
     paths: list[str]
     labels: Labels
     source: str
+    domains: Labels | None = None
+
+    def without(self, other: "Listing") -> "Listing":
+        """What the other does not list."""
+        known = set(other.paths)
+        kept = [place for place, path in enumerate(self.paths) if path not in known]
+        domains = None if self.domains is None else self.domains[kept]
+        return Listing([self.paths[place] for place in kept], self.labels[kept], self.source, domains)
 
 
 class LazyImages(PerturbationDataModule):
@@ -49,7 +58,7 @@ class LazyImages(PerturbationDataModule):
     """
 
     #: published numbers of images by split
-    published: ClassVar[Mapping[str, int]] = {}
+    published: Mapping[str, int] = {}
 
     def __init__(
         self,
@@ -74,6 +83,7 @@ class LazyImages(PerturbationDataModule):
         self.root = root
         self.mean = tuple(mean)
         self.std = tuple(std)
+        self._listed_domains: dict[str, Labels | None] = {}
 
     @abstractmethod
     def listing(self, split: Literal["train", "val", "test"]) -> Listing | None:
@@ -87,6 +97,13 @@ class LazyImages(PerturbationDataModule):
         """The middle of the image."""
         return CenterCrop(self.size) if self.load_size > self.size else None
 
+    def meta_listing(self) -> Listing | None:
+        """Files and labels of clean samples for meta-learning; None where the source brings none.
+
+        Those that the training split lists too are taken out of it.
+        """
+        return None
+
     def read(self, split: Literal["train", "val", "test"]) -> tuple[ImageFiles, Labels] | None:
         """The files of a split, to be decoded to uint8 ``[N, 3, load_size, load_size]``, and their labels.
 
@@ -99,17 +116,38 @@ class LazyImages(PerturbationDataModule):
         listing = self.listing(split)
         if listing is None:
             return None
-        if not listing.paths:
-            raise ValueError(f"{listing.source} lists no image for the {split} split. Give a list with images.")
-        self._check_files(listing)
         expected = self.published.get(split)
-        if expected not in (None, len(listing.paths)):
+        if listing.paths and expected not in (None, len(listing.paths)):
             warnings.warn(
                 f"{listing.source} gives {len(listing.paths)} {split} images, {type(self).__name__} was published with "
                 f"{expected}. Copies with other numbers go round; results are then compared on other data.",
                 stacklevel=2,
             )
+        meta = self.meta_listing() if split == "train" and self.brings_meta else None
+        if meta is not None:
+            listing = listing.without(meta)
+        self._listed_domains[split] = listing.domains
+        return self._files(listing, f"the {split} split")
+
+    def read_meta(self) -> tuple[ImageFiles, Labels] | None:
+        """The files of clean samples, likewise."""
+        listing = self.meta_listing()
+        return None if listing is None else self._files(listing, "clean samples")
+
+    def read_meta_domains(self) -> Labels | None:
+        """Those of the listing of clean samples."""
+        listing = self.meta_listing()
+        return None if listing is None else listing.domains
+
+    def _files(self, listing: Listing, use: str) -> tuple[ImageFiles, Labels]:
+        if not listing.paths:
+            raise ValueError(f"{listing.source} lists no image for {use}. Give a list with images.")
+        self._check_files(listing)
         return ImageFiles(listing.paths, self.load_size, self.fit), listing.labels
+
+    def read_domains(self, split: Literal["train", "val", "test"]) -> Labels | None:
+        """Those of the listing that was read."""
+        return self._listed_domains.get(split)
 
     def _check_files(self, listing: Listing) -> None:
         chosen = np.unique(np.linspace(0, len(listing.paths) - 1, _LOOKED_FOR).astype(np.int64))

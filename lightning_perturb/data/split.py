@@ -1,5 +1,7 @@
 """Splits of a training set: in proportion to the classes, and with the same number of each class."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
@@ -95,7 +97,11 @@ def _adjust_number(labels: Labels, held: npt.NDArray[np.bool_], number: int, ord
 
 
 def balanced_meta_split(
-    labels: npt.ArrayLike, num_classes: int, meta_size: int, generator: np.random.Generator
+    labels: npt.ArrayLike,
+    num_classes: int,
+    meta_size: int,
+    generator: np.random.Generator,
+    names: Sequence[str] | None = None,
 ) -> tuple[Labels, Labels]:
     """Takes a meta set with the same number of samples of every class out of the training set.
 
@@ -107,6 +113,7 @@ def balanced_meta_split(
         num_classes: number of classes C.
         meta_size: number of meta samples; 0 gives an empty meta set.
         generator: the source of the draw.
+        names: what the classes are called in messages; None numbers them.
 
     Returns:
         Positions of the training samples that remain and positions of the meta samples: both sorted, disjoint,
@@ -117,21 +124,48 @@ def balanced_meta_split(
             training sample.
     """
     ids = check_labels(labels, num_classes)
+    # each class must keep one training sample, so the smallest class bounds the meta set
+    return _divide(_choose_balanced(ids, num_classes, meta_size, generator, 1, names))
+
+
+def balanced_choice(
+    labels: Labels,
+    num_classes: int,
+    meta_size: int,
+    generator: np.random.Generator,
+    names: Sequence[str] | None = None,
+) -> Labels:
+    """Sorted positions of as many samples of every class, as :func:`balanced_meta_split` takes; a class may give all.
+
+    Raises:
+        ValueError: if ``meta_size`` is negative or asks a class for more than it has.
+    """
+    return np.flatnonzero(_choose_balanced(labels, num_classes, meta_size, generator, 0, names))
+
+
+def _choose_balanced(
+    ids: Labels,
+    num_classes: int,
+    meta_size: int,
+    generator: np.random.Generator,
+    kept: int,
+    names: Sequence[str] | None,
+) -> npt.NDArray[np.bool_]:
     if meta_size < 0:
         raise ValueError(f"meta_size={meta_size!r} is negative. Give a number of samples, 0 for no meta set.")
     available = count_classes(ids, num_classes)
     counts = meta_size // num_classes + (np.arange(num_classes) < meta_size % num_classes).astype(np.int64)
-    short = np.flatnonzero((counts >= available) & (counts > 0))
+    short = np.flatnonzero((counts > available - kept) & (counts > 0))
     if short.size:
         c = int(short[np.argmin(available[short] - counts[short])])
-        # each class must keep one training sample, so the smallest class bounds the meta set
-        most = max(int(available.min()) - 1, 0) * num_classes
+        name = f"class {c}" if names is None else names[c]
+        most = max(int(available.min()) - kept, 0) * num_classes
         fault = "has only" if counts[c] > available[c] else "would have no training sample left: it has just"
         raise ValueError(
-            f"meta_size={meta_size} asks for {int(counts[c])} samples of class {c}, which {fault} {int(available[c])}. "
+            f"meta_size={meta_size} asks for {int(counts[c])} samples of {name}, which {fault} {int(available[c])}. "
             f"Set meta_size to at most {most}."
         )
-    return _divide(choose_per_class(ids, counts, generator))
+    return choose_per_class(ids, counts, generator)
 
 
 def _number(size: int | float, total: int) -> int:

@@ -72,13 +72,14 @@ class Tasks(LightningDataModule):
     def facts(self) -> DataFacts:
         """The sum of the tasks' class counts, and otherwise what holds for the largest."""
         facts = [data.facts for data in self._tasks]
+        true = [data.true_counts for data in self._tasks]
         return DataFacts(
             num_samples=max(fact.num_samples for fact in facts),
             num_classes=self.num_classes,
             class_counts=np.sum([fact.class_counts for fact in facts], axis=0),
             mean=facts[0].mean,
             std=facts[0].std,
-            true_counts=np.sum([data.true_counts for data in self._tasks], axis=0),
+            true_counts=None if any(count is None for count in true) else np.sum(true, axis=0),
         )
 
     @property

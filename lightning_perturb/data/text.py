@@ -13,7 +13,7 @@ from lightning_perturb.core.batch import Batch, _map_input
 from lightning_perturb.core.needs import DataFacts
 from lightning_perturb.core.plain import as_plain, from_plain
 from lightning_perturb.data.augment import Augmentation
-from lightning_perturb.data.base import PerturbationDataModule
+from lightning_perturb.data.base import PerturbationDataModule, Samples
 from lightning_perturb.data.datasets import Inputs
 from lightning_perturb.data.labels import Labels
 from lightning_perturb.data.texts import Texts
@@ -85,10 +85,11 @@ class TextDataModule(PerturbationDataModule):
         assert isinstance(texts, Texts)
         return [texts.texts[i] for i in np.asarray(positions, dtype=np.int64).tolist()]
 
-    def _loader(self, sampler: Any, data: tuple[Inputs, Labels], augment: Augmentation | None, views: int) -> Any:
-        x, labels = data
-        # ids and not texts go to worker processes
-        return super()._loader(sampler, (x.ids if isinstance(x, Texts) else x, labels), augment, views)
+    def _loader(self, sampler: Any, samples: Samples, augment: Augmentation | None, views: int) -> Any:
+        if isinstance(samples.x, Texts):
+            # ids and not texts go to worker processes
+            samples = samples._replace(x=samples.x.ids)
+        return super()._loader(sampler, samples, augment, views)
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Cuts off padding that no text of the batch needs."""

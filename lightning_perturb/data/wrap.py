@@ -65,7 +65,8 @@ class Wrap(DrawnDataModule):
             None where inputs are not normalised pixels.
         std: Per-channel standard deviation that they divide by, likewise.
         **kwargs: Arguments of :class:`~lightning_perturb.data.DrawnDataModule`: label_noise, imbalance, val_size,
-            val_labels, meta_size, meta_labels, meta_batch_size, train_size, seed.
+            val_labels, meta_size, meta_by, meta_labels, meta_batch_size, balanced_from, balanced_by, train_size,
+            labels_known, seed.
 
     Raises:
         ValueError: If the data module cannot be wrapped, or arguments contradict each other or it. In ``setup``: if the
@@ -258,7 +259,7 @@ class Wrap(DrawnDataModule):
         sampler = self._training_sampler(batch_size(loader), drop_last(loader), shuffles(loader))
         views = self._needs.views if self._needs is not None else 1
         training = self._loader(sampler, self.given_labels, views)
-        return self._with_meta(training, sampler, lambda meta: self._loader(meta, self.true_labels))
+        return self._with_meta(training, sampler, lambda meta: self._loader(meta, self._labels))
 
     def _carved_val_dataloader(self) -> Any:
         """Batches of the validation split that was carved, in index order."""
@@ -271,8 +272,12 @@ class Wrap(DrawnDataModule):
         """
         return self._in_order(self.train_index, self.given_labels)
 
+    def clean_dataloader(self) -> Any:
+        """The clean meta samples in index order, with true labels; otherwise like :meth:`score_dataloader`."""
+        return self._in_order(self.meta_index, self._labels)
+
     def meta_dataloader(self) -> Any:
-        """Batches of the clean meta split, laid out as training batches; the classes take turns in each batch.
+        """Batches of the clean meta split, laid out as training batches; classes or groups take turns in each batch.
 
         Every pass draws a new order.
 
@@ -285,13 +290,13 @@ class Wrap(DrawnDataModule):
         rank, world = self._ranks
         sampler = BalancedSampler(
             torch.from_numpy(self.meta_index),
-            self.true_labels[self.meta_index],
+            self._balanced_parts(self._labels, self.meta_by, "meta_by")[self.meta_index],
             batch_size(loader),
             seed=self.seed,
             rank=rank,
             world_size=world,
         )
-        return self._loader(sampler, self.true_labels)
+        return self._loader(sampler, self._labels)
 
     @property
     def _wrapped_loader(self) -> DataLoader[Any]:
@@ -307,7 +312,7 @@ class Wrap(DrawnDataModule):
 
     def _loader(self, sampler: EpochSampler | EvaluationSampler, labels: Labels, views: int = 1) -> Any:
         loader = self._wrapped_loader
-        parts = (loader.dataset, self.true_labels, labels, self._key, loader.collate_fn, self.seed)
+        parts = (loader.dataset, self._labels, labels, self._key, loader.collate_fn, self.seed)
         if self._needs is None:
             dataset = ForeignSet(*parts)
         else:
@@ -325,7 +330,7 @@ class Wrap(DrawnDataModule):
             ValueError: If the samples have no single input, or inputs of unequal shapes.
         """
         self._need_setup()
-        return self._inputs(self.true_labels, np.asarray(positions, dtype=np.int64))
+        return self._inputs(self._labels, np.asarray(positions, dtype=np.int64))
 
     def _inputs(self, true_labels: Labels, positions: Labels) -> Tensor:
         loader = self._source

@@ -1,6 +1,7 @@
 """Figures of the papers from arrays; each function returns a matplotlib Figure, :func:`save` writes it."""
 
 from lightning_perturb.figures.adversarial import adversarial_by_class, adversarial_over_epochs
+from lightning_perturb.figures.augmentation import Augmented, augmented_samples
 from lightning_perturb.figures.boundary import Classifier, decision_boundaries
 from lightning_perturb.figures.contact_sheet import contact_sheet
 from lightning_perturb.figures.curves import accuracy_curves
@@ -19,13 +20,17 @@ from lightning_perturb.figures.perturbation import perturbation_distribution
 from lightning_perturb.figures.read import read_metric
 from lightning_perturb.figures.save import save
 from lightning_perturb.figures.self_paced import loss_ratio_curve, spl_weight_curves
+from lightning_perturb.figures.sensitivity import accuracy_by_value
 
 __all__ = [
+    "Augmented",
     "ClassVariation",
     "Classifier",
+    "accuracy_by_value",
     "accuracy_curves",
     "adversarial_by_class",
     "adversarial_over_epochs",
+    "augmented_samples",
     "contact_sheet",
     "decision_boundaries",
     "hyperparameter_distributions",

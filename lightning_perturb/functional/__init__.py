@@ -4,6 +4,7 @@ Logits are [B, C]; a target is class ids [B] (int64) or, where the function says
 per sample, [B]. Half-precision logits are computed in float32.
 """
 
+from lightning_perturb.functional.active_passive import normalized_cross_entropy, normalized_focal_loss
 from lightning_perturb.functional.adjuster import (
     adjust,
     gce_hyperparameters,
@@ -12,6 +13,7 @@ from lightning_perturb.functional.adjuster import (
     sl_hyperparameters,
 )
 from lightning_perturb.functional.adversarial_label_smoothing import adversarial_label_smoothing_target
+from lightning_perturb.functional.apgd import apgd, apgd_checkpoints
 from lightning_perturb.functional.arcface import arcface_logits
 from lightning_perturb.functional.bootstrapping import hard_bootstrapping_target, soft_bootstrapping_target
 from lightning_perturb.functional.center_loss import center_loss, update_centers
@@ -43,6 +45,7 @@ from lightning_perturb.functional.class_balanced import (
     inverse_frequency_weights,
 )
 from lightning_perturb.functional.confidence_penalty import confidence_penalty
+from lightning_perturb.functional.coral import coral_penalty
 from lightning_perturb.functional.cosine import cosine_logits
 from lightning_perturb.functional.cross_entropy import (
     binary_cross_entropy,
@@ -53,6 +56,7 @@ from lightning_perturb.functional.cross_entropy import (
     one_hot,
     probability_margin,
 )
+from lightning_perturb.functional.decoupling import scaled_logits, tau_normalized_logits, tau_normalized_weight
 from lightning_perturb.functional.distribution_balanced import (
     distribution_balanced_loss,
     negative_tolerant_bias,
@@ -60,9 +64,15 @@ from lightning_perturb.functional.distribution_balanced import (
 )
 from lightning_perturb.functional.disturb_label import disturb_label
 from lightning_perturb.functional.dlb import dlb_loss
+from lightning_perturb.functional.domain_risks import domain_balance, domain_means
 from lightning_perturb.functional.focal import binary_focal_entries, binary_focal_loss, focal_loss
-from lightning_perturb.functional.forward_correction import estimate_transition, forward_corrected_loss
+from lightning_perturb.functional.forward_correction import (
+    estimate_transition,
+    forward_corrected_loss,
+    gold_transition,
+)
 from lightning_perturb.functional.gce import gce_loss, truncated_gce_keep, truncated_gce_loss
+from lightning_perturb.functional.group_dro import balanced_group_weights, generalization_adjustment, group_dro_step
 from lightning_perturb.functional.iada import (
     adversarial_logits,
     fairness_term,
@@ -72,6 +82,7 @@ from lightning_perturb.functional.iada import (
     regularization_term,
     robustness_term,
 )
+from lightning_perturb.functional.information_bottleneck import feature_variance
 from lightning_perturb.functional.inner_steps import (
     bounded_reweighting,
     bounded_step,
@@ -81,6 +92,7 @@ from lightning_perturb.functional.inner_steps import (
     project_simplex,
     shared_slack,
 )
+from lightning_perturb.functional.irm import irm_penalty, irm_slopes
 from lightning_perturb.functional.isda import (
     BatchStatistics,
     ClassCovariance,
@@ -140,14 +152,27 @@ from lightning_perturb.functional.noise_tolerance import (
     symmetric_transition,
 )
 from lightning_perturb.functional.online_label_smoothing import accumulate, class_average, online_label_smoothing_target
-from lightning_perturb.functional.pgd import l2_start, pgd, uniform_start
+from lightning_perturb.functional.pgd import fgsm, l2_start, pgd, uniform_start
 from lightning_perturb.functional.polyloss import poly_loss
 from lightning_perturb.functional.polysoft import polysoft_loss, polysoft_weight
 from lightning_perturb.functional.proselflc import proselflc_target, trust
+from lightning_perturb.functional.risda import (
+    class_sums,
+    confusion_counts,
+    confusion_rates,
+    reasoned_covariance,
+    risda_mean_term,
+)
 from lightning_perturb.functional.robust_clustering import (
     outlier_perturbation,
     robust_clustering,
     robust_clustering_cost,
+)
+from lightning_perturb.functional.selective_mixup import (
+    choose_partners,
+    other_domain,
+    same_domain_other_label,
+    same_label_other_domain,
 )
 from lightning_perturb.functional.self_paced import (
     linear_spl_weights,
@@ -164,6 +189,7 @@ from lightning_perturb.functional.strategies import (
     tail_adversarial,
 )
 from lightning_perturb.functional.svm_slack import hinge_loss, slack, svm_slack
+from lightning_perturb.functional.vrex import vrex_penalty
 
 __all__ = [
     "BatchStatistics",
@@ -175,8 +201,11 @@ __all__ = [
     "adversarial_logits",
     "all_adversarial",
     "all_anti_adversarial",
+    "apgd",
+    "apgd_checkpoints",
     "arcface_logits",
     "average_class_loss",
+    "balanced_group_weights",
     "batch_statistics",
     "binary_cross_entropy",
     "binary_cross_entropy_entries",
@@ -185,6 +214,7 @@ __all__ = [
     "bounded_reweighting",
     "bounded_step",
     "center_loss",
+    "choose_partners",
     "class_average",
     "class_balanced_focal_loss",
     "class_conditional_noise_bound",
@@ -193,6 +223,7 @@ __all__ = [
     "class_distance",
     "class_frequency",
     "class_loss_variation",
+    "class_sums",
     "classifier_cosine",
     "classifier_norm",
     "confidence_bounds",
@@ -200,18 +231,25 @@ __all__ = [
     "confidence_penalty",
     "confidence_split",
     "confidence_threshold",
+    "confusion_counts",
+    "confusion_rates",
+    "coral_penalty",
     "correctness",
     "cosine_logits",
     "cross_entropy",
     "distribution_balanced_loss",
     "disturb_label",
     "dlb_loss",
+    "domain_balance",
+    "domain_means",
     "doubted_anti_adversarial",
     "effective_number_weights",
     "estimate_transition",
     "fairness_term",
     "feature_gradient",
     "feature_gradient_norm",
+    "feature_variance",
+    "fgsm",
     "focal_loss",
     "forward_corrected_loss",
     "frequency_bounds",
@@ -220,7 +258,10 @@ __all__ = [
     "gce_hyperparameters",
     "gce_loss",
     "gce_spread",
+    "generalization_adjustment",
     "generalization_term",
+    "gold_transition",
+    "group_dro_step",
     "hard_bootstrapping_target",
     "hard_by_share",
     "hard_by_value",
@@ -229,6 +270,8 @@ __all__ = [
     "imbalance_errors",
     "imbalance_gamma_limit",
     "inverse_frequency_weights",
+    "irm_penalty",
+    "irm_slopes",
     "isda_logits",
     "isda_perturbation",
     "isda_term",
@@ -269,10 +312,13 @@ __all__ = [
     "multi_label_lpl",
     "negative_tolerant_bias",
     "noise_gaps",
+    "normalized_cross_entropy",
+    "normalized_focal_loss",
     "one_hot",
     "online_label_smoothing_target",
     "oracle_class_conditional_noise_bound",
     "oracle_symmetric_noise_bounds",
+    "other_domain",
     "outlier_perturbation",
     "pair_transition",
     "perturb_label",
@@ -292,16 +338,21 @@ __all__ = [
     "proselflc_target",
     "rce_loss",
     "rce_spread",
+    "reasoned_covariance",
     "rebalanced_weights",
     "regularization_term",
     "relative_entropy",
     "relative_loss",
     "relative_loss_variation",
+    "risda_mean_term",
     "robust_clustering",
     "robust_clustering_cost",
     "robustness_term",
+    "same_domain_other_label",
+    "same_label_other_domain",
     "sample_bounds",
     "sample_loss",
+    "scaled_logits",
     "shared_slack",
     "simulated_errors",
     "sl_hyperparameters",
@@ -316,6 +367,8 @@ __all__ = [
     "symmetric_noise_bounds",
     "symmetric_transition",
     "tail_adversarial",
+    "tau_normalized_logits",
+    "tau_normalized_weight",
     "training_characteristics",
     "truncated_gce_keep",
     "truncated_gce_loss",
@@ -326,4 +379,5 @@ __all__ = [
     "update_moments",
     "variance_imbalance_errors",
     "variance_imbalance_gamma_range",
+    "vrex_penalty",
 ]

@@ -65,3 +65,33 @@ def estimate_transition(probabilities: Tensor, filter_top: float = 0.0) -> Tenso
     passed_over = min(round(filter_top * len(probabilities)), len(probabilities) - 1)
     anchors = torch.argsort(probabilities, dim=0, descending=True, stable=True)[passed_over]
     return probabilities[anchors]
+
+
+def gold_transition(probabilities: Tensor, target: Tensor) -> Tensor:
+    """The transition matrix from samples whose true labels are known (Hendrycks et al., 2018): GLC in [iada Table 5].
+
+    Row c is the mean prediction, of a network trained on noisy labels, for the samples of class c.
+
+    Args:
+        probabilities: The predictions for the clean samples, [M, C].
+        target: Their true class ids, [M] (int64).
+
+    Returns:
+        The estimate, [C, C], detached; float32 for half-precision predictions.
+
+    Raises:
+        ValueError: If a class has no sample, or the shapes or dtypes do not fit.
+    """
+    check_logits(probabilities)
+    check_ids(target, probabilities.shape[0])
+    probabilities = upcast(probabilities.detach())
+    classes = probabilities.shape[1]
+    counts = torch.bincount(target, minlength=classes)
+    missing = (counts == 0).nonzero().flatten().tolist()
+    if missing:
+        raise ValueError(
+            f"target has no sample of {len(missing)} of {classes} classes (first: {missing[0]}), whose rows of the "
+            "transition matrix are unknown then. Give at least one clean sample of every class."
+        )
+    sums = probabilities.new_zeros(classes, classes).index_add_(0, target, probabilities)
+    return sums / counts.unsqueeze(1)

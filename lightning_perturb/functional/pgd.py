@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from lightning_perturb.checks import check_choice, check_positive
+from lightning_perturb.functional._ball import ascent, check_attack, like, projection, unit, usable
 from lightning_perturb.functional.cross_entropy import cross_entropy
 
 
@@ -24,14 +24,15 @@ def pgd(
     high: float | Tensor | None = None,
     loss: Callable[[Tensor, Tensor], Tensor] = cross_entropy,
     sign: int = 1,
+    best: bool = False,
 ) -> Tensor:
     """The perturbation of the input that raises (or lowers) each sample's loss, by projected gradient.
 
     Every step goes along the sign of the gradient (``"linf"``) or the gradient of unit length in each sample
-    (``"l2"``), and is projected to the ball of radius eps and then to [low, high]; the last iterate is returned.
-    eps and step may differ by channel, so that a ball in pixel space is kept around a normalised input: give pixel
-    values divided by the normalisation's standard deviation, [1, C, 1, 1]; for ``"l2"`` the ball is then the
-    ellipsoid of delta / eps, which is the ball of the pixels.
+    (``"l2"``), and is projected to the ball of radius eps and then to [low, high]. eps and step may differ by channel,
+    so that a ball in pixel space is kept around a normalised input: give pixel values divided by the normalisation's
+    standard deviation, [1, C, 1, 1]; for ``"l2"`` the ball is then the ellipsoid of delta / eps, which is the ball of
+    the pixels.
 
     The model runs in the mode it is in: switch dropout and batch norm before the call. Gradients are taken in the
     input only, so parameters' ``.grad`` is left as it is; outside, gradients may be off, inference mode included.
@@ -50,28 +51,88 @@ def pgd(
         high: The largest valid input, likewise.
         loss: From logits and target to the losses [B].
         sign: 1 raises the loss, -1 lowers it.
+        best: Return the iterate of each sample with the highest loss (with ``sign`` -1 the lowest), the start among
+            them, for one more forward pass; otherwise the last.
 
     Returns:
         delta, in the shape and dtype of x, detached.
 
     Raises:
-        ValueError: If x is not a float tensor with a batch dimension, start has another shape, or a number is invalid.
+        ValueError: If x is not a float tensor with a batch dimension, start has another shape, or a number is invalid;
+            if the model's output does not depend on x by differentiable operations.
     """
-    _check(x, eps, step, steps, norm, start, sign)
+    check_attack(x, eps, step, steps, norm, start, sign)
     with torch.inference_mode(False), torch.enable_grad():
         # tensors made in inference mode cannot enter a graph; their clones can
-        x, target = _usable(x.detach()), _usable(target)
+        x, target = usable(x.detach()), usable(target)
         with torch.no_grad():
-            size = _like(x, step)
-            project = _projection(x, _like(x, eps), norm, low, high)
+            size = like(x, step)
+            project = projection(x, like(x, eps), norm, low, high)
             delta = torch.zeros_like(x) if start is None else project(start.to(x.dtype))
+        kept = _Best(sign) if best else None
         for _ in range(steps):
-            shifted = (x + delta).requires_grad_()
-            (gradient,) = torch.autograd.grad(loss(model(shifted), target).sum(), shifted)
+            losses, gradient, _ = ascent(model, x + delta, target, loss)
+            if kept is not None:
+                kept.see(delta, losses)
             with torch.no_grad():
-                move = gradient.sign() * size if norm == "linf" else _unit(gradient * size) * size
+                move = gradient.sign() * size if norm == "linf" else unit(gradient * size) * size
                 delta = project(torch.add(delta, move, alpha=sign))
-        return delta
+        if kept is None:
+            return delta
+        with torch.no_grad():
+            return kept.see(delta, loss(model(x + delta), target))
+
+
+class _Best:
+    """The iterates of the most extreme loss so far."""
+
+    def __init__(self, sign: int) -> None:
+        self.sign = sign
+        self.delta: Tensor | None = None
+        self.value: Tensor | None = None
+
+    def see(self, delta: Tensor, losses: Tensor) -> Tensor:
+        value = self.sign * losses
+        if self.delta is None or self.value is None:
+            self.delta, self.value = delta, value
+            return delta
+        better = value > self.value
+        self.value = torch.where(better, value, self.value)
+        self.delta = torch.where(better.view(-1, *[1] * (delta.ndim - 1)), delta, self.delta)
+        return self.delta
+
+
+def fgsm(
+    model: Callable[[Tensor], Tensor],
+    x: Tensor,
+    target: Tensor,
+    eps: float | Tensor,
+    norm: str = "linf",
+    low: float | Tensor | None = None,
+    high: float | Tensor | None = None,
+    loss: Callable[[Tensor, Tensor], Tensor] = cross_entropy,
+    sign: int = 1,
+) -> Tensor:
+    """The fast gradient (sign) method: one step from the input itself to the edge of the ball.
+
+    Args:
+        model: As of :func:`pgd`, as are the other arguments.
+        x: The input, float, [B, ...].
+        target: What the loss takes beside the logits.
+        eps: The radius, and the length of the step.
+        norm: ``"linf"``: eps times the sign of the gradient. ``"l2"``: eps times the gradient of unit length.
+        low: The smallest valid input.
+        high: The largest valid input.
+        loss: From logits and target to the losses [B].
+        sign: 1 raises the loss, -1 lowers it.
+
+    Returns:
+        delta, in the shape and dtype of x, detached.
+
+    Raises:
+        ValueError: As :func:`pgd`.
+    """
+    return pgd(model, x, target, eps, eps, 1, norm, None, low, high, loss, sign)
 
 
 def uniform_start(u: Tensor, eps: float | Tensor) -> Tensor:
@@ -108,69 +169,4 @@ def l2_start(normal: Tensor, radius_u: Tensor, eps: float | Tensor) -> Tensor:
         )
     # volume grows with the radius to the power of the dimension
     radius = radius_u.pow(1 / normal[0].numel()) if len(normal) else radius_u
-    return _unit(normal) * radius.view(-1, *[1] * (normal.ndim - 1)) * eps
-
-
-def _check(
-    x: Tensor, eps: float | Tensor, step: float | Tensor, steps: int, norm: str, start: Tensor | None, sign: int
-) -> None:
-    if not x.is_floating_point() or x.ndim < 2:
-        raise ValueError(
-            f"x of shape {tuple(x.shape)} and dtype {x.dtype} must be a float tensor [B, ...]; "
-            "perturb embeddings instead of token ids."
-        )
-    if start is not None and start.shape != x.shape:
-        raise ValueError(f"start has the shape {tuple(start.shape)} where x has {tuple(x.shape)}; they must agree.")
-    if not isinstance(eps, Tensor):
-        check_positive("eps", eps, zero=True)
-    if not isinstance(step, Tensor):
-        check_positive("step", step, zero=True)
-    if steps < 0:
-        raise ValueError(f"steps={steps!r} must be at least 0.")
-    if sign not in (1, -1):
-        raise ValueError(f"sign={sign!r} must be 1 (raise the loss) or -1 (lower it).")
-    check_choice("norm", norm, ("linf", "l2"))
-
-
-def _usable(tensor: Tensor) -> Tensor:
-    return tensor.clone() if tensor.is_inference() else tensor
-
-
-def _like(x: Tensor, value: float | Tensor) -> Tensor:
-    """A number or tensor in the dtype of x; a number is filled in on the device, since a copy would wait for it."""
-    return value.to(x.dtype) if isinstance(value, Tensor) else x.new_full((), value)
-
-
-def _unit(values: Tensor) -> Tensor:
-    """Each sample scaled to unit l2 norm; zero stays zero."""
-    # a well-learnt sample has gradients whose squares underflow: bring them to 1 before squaring
-    peak = values.abs().amax(tuple(range(1, values.ndim)), keepdim=True)
-    values = values / torch.where(peak > 0, peak, 1.0)
-    return values / _norms(values).clamp(min=1)
-
-
-def _norms(values: Tensor) -> Tensor:
-    norms: Tensor = torch.linalg.vector_norm(values, dim=tuple(range(1, values.ndim)), keepdim=True)
-    return norms
-
-
-def _projection(
-    x: Tensor, eps: Tensor, norm: str, low: float | Tensor | None, high: float | Tensor | None
-) -> Callable[[Tensor], Tensor]:
-    """The projection of a perturbation to the ball and the valid inputs; the bounds are computed once."""
-    lower = None if low is None else _like(x, low) - x
-    upper = None if high is None else _like(x, high) - x
-    if norm == "linf":
-        # where the input itself is invalid the ball is kept first
-        lower = -eps if lower is None else lower.clamp(-eps, eps)
-        upper = eps if upper is None else upper.clamp(-eps, eps)
-        return lambda delta: delta.clamp(lower, upper)
-
-    # a radius of 0 makes the norm of delta / eps infinite and so delta 0
-    scale = eps.clamp(min=torch.finfo(x.dtype).tiny)
-
-    def project(delta: Tensor) -> Tensor:
-        delta = delta / _norms(delta / scale).clamp(min=1)
-        return delta if lower is None and upper is None else delta.clamp(lower, upper)
-
-    return project
+    return unit(normal) * radius.view(-1, *[1] * (normal.ndim - 1)) * eps

@@ -42,6 +42,7 @@ _BINARY = "of several labels a sample: cells perturb one distribution over the c
 
 #: why a method is no list of cells
 NO_FORM: dict[str, str] = {
+    "ActivePassiveLoss": _ANOTHER_LOSS,
     "ArcFace": _ANGLE,
     "BinaryCrossEntropy": _BINARY,
     "CategoryArcFace": _ANGLE,
@@ -50,6 +51,7 @@ NO_FORM: dict[str, str] = {
     "DLB": "its teacher is the network itself, one batch before, on the same samples",
     "ForwardCorrection": "two phases of training; the second perturbs probabilities, not logits, by a matrix",
     "GCE": _ANOTHER_LOSS,
+    "GoldLossCorrection": "as ForwardCorrection, with clean samples beside the noisy ones",
     "IADA": "direction and size are one function of sample and class together",
     "JS": _ANOTHER_LOSS,
     "LC": _BINARY,

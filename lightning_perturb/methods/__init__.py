@@ -1,5 +1,6 @@
 """The methods: each a LightningModule over the common base."""
 
+from lightning_perturb.methods.active_passive import ActivePassiveLoss
 from lightning_perturb.methods.adversarial_label_smoothing import AdversarialLabelSmoothing
 from lightning_perturb.methods.arcface import ArcFace, CategoryArcFace
 from lightning_perturb.methods.binary_cross_entropy import BinaryCrossEntropy
@@ -8,11 +9,13 @@ from lightning_perturb.methods.center_loss import CenterLoss
 from lightning_perturb.methods.class_weights import ClassBalanced, ClassBalancedFocal, ReWeighting
 from lightning_perturb.methods.confidence_penalty import ConfidencePenalty
 from lightning_perturb.methods.cross_entropy import CrossEntropy
+from lightning_perturb.methods.decoupling import ClassifierRetraining, LearnableWeightScaling, TauNormalization
 from lightning_perturb.methods.distribution_balanced import NTR, RBCE, RBCENTR, RBCEFocal, RBCEFocalNTR
 from lightning_perturb.methods.disturb_label import DisturbLabel
 from lightning_perturb.methods.dlb import DLB
 from lightning_perturb.methods.focal import Focal
 from lightning_perturb.methods.forward_correction import ForwardCorrection
+from lightning_perturb.methods.gold_loss_correction import GoldLossCorrection
 from lightning_perturb.methods.iada import IADA
 from lightning_perturb.methods.isda import ISDA
 from lightning_perturb.methods.isda_lpl import ISDALPL
@@ -46,6 +49,7 @@ from lightning_perturb.methods.pgd_training import PGDTraining
 from lightning_perturb.methods.polyloss import PolyLoss
 from lightning_perturb.methods.proselflc import ProSelfLC
 from lightning_perturb.methods.resampling import ClassBalancedFineTuning, ReSampling
+from lightning_perturb.methods.risda import RISDA
 from lightning_perturb.methods.robust_losses import GCE, JS, MAE, RCE, SL, PolySoft, TruncatedGCE
 from lightning_perturb.methods.self_paced_logpert import SelfPacedLogPert
 from lightning_perturb.methods.transferred_robust_loss import TransferredRobustLoss
@@ -68,7 +72,9 @@ __all__ = [
     "RBCELPL",
     "RBCENTR",
     "RCE",
+    "RISDA",
     "SL",
+    "ActivePassiveLoss",
     "AdversarialLabelSmoothing",
     "ArcFace",
     "BinaryCrossEntropy",
@@ -77,15 +83,18 @@ __all__ = [
     "ClassBalanced",
     "ClassBalancedFineTuning",
     "ClassBalancedFocal",
+    "ClassifierRetraining",
     "ConfidencePenalty",
     "CrossEntropy",
     "DisturbLabel",
     "Focal",
     "ForwardCorrection",
+    "GoldLossCorrection",
     "HardBootstrapping",
     "KnowledgeDistillation",
     "LabelSmoothing",
     "LargeMarginSoftmax",
+    "LearnableWeightScaling",
     "LogPert",
     "LogitAdjustedLPL",
     "LogitAdjustment",
@@ -125,6 +134,7 @@ __all__ = [
     "ReWeighting",
     "SelfPacedLogPert",
     "SoftBootstrapping",
+    "TauNormalization",
     "TransferredRobustLoss",
     "TruncatedGCE",
 ]

@@ -32,8 +32,8 @@ class MetaIADA(MetaCovarianceModule, IADA):
     The authors' list of fifteen characteristics is unpublished; they name loss and margin, and three aspects: learning
     difficulty, class distribution, noise level. The fifteen of
     :mod:`lightning_perturb.functional.characteristics` are ours. One is the sample's history, which counts as 1/C where
-    batches carry no sample index. The meta set is the data module's, balanced over classes; for one that is balanced
-    over groups give the Trainer loaders of your own.
+    batches carry no sample index. The meta set is the data module's, balanced over classes, or over groups with
+    its ``meta_by``.
 
     Args:
         characteristics: What the perturbation network knows of a sample: names of functions of

@@ -94,7 +94,8 @@ class OracleRobustLoss(AdjustedModule):
         if not self._truth:
             raise ValueError(
                 f"{type(self).__name__} must know which labels are wrong, which is for studies alone. Use a "
-                "lightning_perturb data module or Wrap(datamodule=...), or yield a mapping with 'noisy'."
+                "lightning_perturb data module or Wrap(datamodule=...) whose labels are known, or yield a mapping with "
+                "'noisy'."
             )
         return self.read_sample_state("noisy", index)
 

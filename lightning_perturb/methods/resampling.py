@@ -1,15 +1,14 @@
 """Class-aware re-sampling, and fine-tuning on it."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Literal
 
-from torch import Tensor
+from torch import nn
 
 from lightning_perturb.checks import check_choice
-from lightning_perturb.core import Batch, Coordinates
+from lightning_perturb.core import Coordinates
 from lightning_perturb.core.deferred import DeferredModule
-from lightning_perturb.core.modes import evaluating
+from lightning_perturb.core.held import HoldingModule
 from lightning_perturb.methods.class_weights import ReWeighting
 from lightning_perturb.nets import find_classifier
 
@@ -32,7 +31,7 @@ class ReSampling(DeferredModule):
         self.needs = replace(self.needs, balanced_from=self.from_epoch)
 
 
-class ClassBalancedFineTuning(ReWeighting):
+class ClassBalancedFineTuning(HoldingModule, ReWeighting):
     """Two phases: cross-entropy on the data as it is, then on balanced classes (Cui et al., 2018).
 
     Let the scheduler lower the learning rate where the second phase begins.
@@ -75,23 +74,10 @@ class ClassBalancedFineTuning(ReWeighting):
         return self.balance == "weights"
 
     @property
-    def _tunes_the_classifier(self) -> bool:
+    def rests(self) -> bool:
+        """While the classifier alone is tuned: its features are those of evaluation."""
         return self.tuned == "classifier" and self.phase == "deferred"
 
-    def outputs(self, call: Callable[..., Any], batch: Batch) -> dict[str, Tensor]:
-        """As in the base; the features are those of evaluation while the classifier alone is tuned."""
-        if not self._tunes_the_classifier:
-            return super().outputs(call, batch)
-        with evaluating(self.net):
-            return super().outputs(call, batch)
-
-    def on_after_backward(self) -> None:
-        """Keeps the optimizer from what is not tuned: without a gradient it neither moves nor decays."""
-        super().on_after_backward()
-        if not self._tunes_the_classifier:
-            return
-        # by identity: in the network the layer may have several names
-        tuned = {id(parameter) for parameter in find_classifier(self.net, self.classifier)[1].parameters()}
-        for parameter in self.parameters():
-            if id(parameter) not in tuned:
-                parameter.grad = None
+    def held(self) -> list[nn.Parameter]:
+        """All but the classifier, while it alone is tuned."""
+        return self.all_but(find_classifier(self.net, self.classifier)[1].parameters()) if self.rests else []

@@ -5,10 +5,11 @@ import accuracy_pool
 import accuracy_run
 import pytest
 from accuracy import main
+from accuracy_figures import by_value, draw
 from accuracy_grid import build_data, build_method, read_grid
 from accuracy_pool import claimed, write_result
 from accuracy_run import Curve
-from accuracy_tables import Results, read_results, select, table
+from accuracy_tables import Results, pending, read_results, select, table
 from lightning.pytorch import Trainer, seed_everything
 from readme import write_section
 
@@ -162,6 +163,24 @@ def test_the_paper_stands_beside(grid_file, tmp_path):
     assert "memorised only" not in text
 
 
+def test_errors_among_five_and_an_unknown_share_of_wrong_labels(grid_file, tmp_path):
+    text = grid_file.read_text().replace("title: Tiny", "metrics: [test/error, test/top5_error, test/macro_precision]")
+    paper = "paper: {source: x, metrics: [test/error, test/top5_error], rows: {CrossEntropy: '20.5 6.1 - 7.2'}}\n"
+    grid_file.write_text(text + paper)
+    for run in read_grid(grid_file).runs:
+        if (run.row, run.column) == ("CrossEntropy", "clean"):
+            result = made_up(run, [0.5, 0.75])
+            result["curve"] |= {"test/top5": [0.75, 0.9375], "test/macro_precision": [0.25, 0.5]}
+            write_result(tmp_path / "any" / "runs" / run.file_name, {**result, "noise_rate": None})
+    found = table(read_results(read_grid(grid_file), tmp_path))
+    assert "Test top-5 error (%) after the last epoch, beside" in found
+    assert "Test precision, mean over classes (%)" in found
+    assert "| CrossEntropy | 25.00 ± 0.00 [20.5] | – |" in found
+    assert "| CrossEntropy | 6.25 ± 0.00 [6.1] | – [7.2] |" in found
+    assert "| CrossEntropy | 50.00 ± 0.00 | – |" in found
+    assert "(an unknown share of wrong labels)" in found
+
+
 def test_several_labels_are_told_by_mean_average_precision(grid_file, tmp_path, capsys):
     text = grid_file.read_text().replace(
         "title: Tiny", "metrics: [test/mAP, test/mAP_head, test/mAP_tail]\ntitle: Tiny"
@@ -190,6 +209,18 @@ def test_several_labels_are_told_by_mean_average_precision(grid_file, tmp_path, 
         assert f"{100 * result['curve'][f'test/{name}'][-1]:.1f} (1 of 2 seeds)" in part.split("Test mAP")[0]
     assert "noisy: test mAP by epoch" in printed
     assert "ccuracy" not in printed.replace("accuracy-noisy.png", "")
+
+
+def test_a_hyperparameter_has_a_plot_where_it_is_searched_alone(grid_file, tmp_path):
+    grid_file.write_text(grid_file.read_text().replace("[1.0, 2.0]", "[4.0, 1.0, 2.0]"))
+    rows = {("MixPert eta=1.0", "noisy"): 0.3, ("MixPert eta=2.0", "noisy"): 0.5, ("CrossEntropy", "noisy"): 0.1}
+    read = fill(grid_file, tmp_path, {row: lambda seed, at=at: {"test": [at + 0.1 * seed]} for row, at in rows.items()})
+    (file,) = by_value(read, tmp_path).values()
+    assert file.name == "accuracy-mixpert-by-eta.png"
+    assert "MixPert: test accuracy by eta" in draw(read, tmp_path)
+    # two values are no curve
+    grid_file.write_text(grid_file.read_text().replace("[4.0, 1.0, 2.0]", "[1.0, 2.0]"))
+    assert by_value(read_results(read_grid(grid_file), tmp_path), tmp_path) == {}
 
 
 def test_settings_are_chosen_on_validation_alone(grid_file, tmp_path):
@@ -263,7 +294,9 @@ def test_groups_of_classes_have_tables_of_their_own(grid_file, tmp_path, capsys)
 
 
 def test_an_empty_grid_says_so(grid_file):
-    assert "None of 12 runs is done yet." in table(Results(read_grid(grid_file)))
+    grid = read_grid(grid_file)
+    assert "None of 12 runs is done yet." in table(Results(grid))
+    assert pending(grid) == "Tiny: none of 12 runs is done yet (`grids/tiny.yaml`).\n"
 
 
 def test_results_are_written_whole_or_not(tmp_path, monkeypatch):

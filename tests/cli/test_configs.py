@@ -46,8 +46,9 @@ def needed(name: str) -> list[str]:
 
 @pytest.mark.parametrize("name", files("methods"))
 def test_every_method_file_trains(name):
-    data = "multi_label_digits" if method_of(name).multi_label else "digits_sym40"
-    data = "generated_reviews" if name.endswith("_text.yaml") else data
+    kinds = {"multi_label_digits": method_of(name).multi_label, "colored_digits": method_of(name).needs.domains}
+    kinds["generated_reviews"] = name.endswith("_text.yaml")
+    data = next((kind for kind, asked in kinds.items() if asked), "digits_sym40")
     words = ["-c", str(CONFIGS / f"data/{data}.yaml"), "-c", str(CONFIGS / "methods" / name)]
     trained([*words, *needed(name)])
 
@@ -84,11 +85,15 @@ PHOTOGRAPHS = {
     "inaturalist2017": (5089, r"train2017\.json does not exist.*Put train2017\.json"),
     "voc_mlt": (20, r"longtail2012/img_id\.txt does not exist.*Fetch it"),
     "coco_mlt": (80, r"instances_train2017\.json does not exist.*Put annotations"),
+    "waterbirds": (2, r"metadata\.csv does not exist.*Unpack waterbird"),
+    "celeba": (2, r"list_attr_celeba\.csv does not exist.*Put list_attr_celeba"),
+    "colored_mnist": (2, r"train-labels-idx1-ubyte does not exist.*Unpack MNIST"),
     "ms_coco": (80, r"instances_train2014\.json does not exist.*Put annotations"),
 }
 
 
 TEXTS = {
+    "civil_comments": r"all_data_with_identities\.csv does not exist\. Download",
     "imdb": r"aclImdb/train/neg does not exist\. Unpack",
     "imdb_bert": r"aclImdb/train/neg does not exist\. Unpack",
 }
@@ -110,7 +115,8 @@ def test_sets_of_texts_build_and_say_what_is_missing(name, tmp_path):
     method = ["-c", str(CONFIGS / "methods/mixpert_text.yaml")]
     cli = build(["-c", str(tmp_path / "here.yaml"), *method, "--trainer.accelerator=cpu", "--trainer.logger=false"])
     assert cli.model.num_classes == cli.datamodule.num_classes == 2
-    assert cli.model.optimizer([torch.zeros(1)]).defaults["lr"] == (2e-5 if "bert" in name else 1e-3)
+    rates = {"imdb": 1e-3, "imdb_bert": 2e-5, "civil_comments": 1e-5}
+    assert cli.model.optimizer([torch.zeros(1)]).defaults["lr"] == rates[name]
     with pytest.raises(FileNotFoundError, match=TEXTS[name]):
         cli.datamodule.setup("fit")
 

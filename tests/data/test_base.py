@@ -233,6 +233,15 @@ def test_scores_see_the_training_split_in_index_order_without_augmentation():
     assert max(len(b) for b in batches) <= 7
 
 
+def test_clean_samples_are_served_in_index_order_with_true_labels():
+    data = ready(label_noise=Symmetric(0.4), augment=CropFlip(padding=2), meta_size=20, eval_batch_size=7)
+    batches = list(data.clean_dataloader())
+    index = torch.cat([b.index for b in batches]).numpy()
+    assert np.array_equal(index, data.meta_index)
+    assert np.array_equal(torch.cat([b.x for b in batches]).numpy(), X[index])
+    assert np.array_equal(labels_of(batches), data.true_labels[index])
+
+
 def test_without_validation_there_is_no_loader():
     assert ready().val_dataloader() == []
 

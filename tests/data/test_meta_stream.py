@@ -265,7 +265,9 @@ def test_steps_that_read_no_meta_batch_draw_none():
 def test_faults_are_named(source):
     with pytest.raises(ValueError, match=r"Watching .*meta_size=0 leaves no clean samples.*at least 3"):
         fit(SOURCES[source]())
-    with pytest.raises(ValueError, match=r"meta_size=2 leaves 1 of 3 classes without a clean sample \(first: 2\)"):
+    with pytest.raises(
+        ValueError, match=r"meta_size=2 leaves 1 of 3 classes without a clean sample \(first: class 2\)"
+    ):
         fit(SOURCES[source](meta_size=2))
     with pytest.raises(ValueError, match="meta_batch_size=-1 must be"):
         SOURCES[source](meta_size=3, meta_batch_size=-1)

@@ -168,6 +168,9 @@ def test_scores_are_served_in_index_order_and_the_same_every_time():
     assert torch.equal(first, second)
     labels = torch.cat([y for _, y in wrap.score_dataloader()])
     assert np.array_equal(labels, wrap.given_labels[wrap.train_index])
+    clean = list(wrap.clean_dataloader())
+    assert torch.cat([x for x, _ in clean])[:, 0].long().tolist() == wrap.meta_index.tolist()
+    assert np.array_equal(torch.cat([y for _, y in clean]), TRUE[wrap.meta_index])
 
 
 # inputs -------------------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lightning_perturb.figures import (
+    accuracy_by_value,
     accuracy_curves,
     contact_sheet,
     loss_ratio_curve,
@@ -158,3 +159,22 @@ def test_loss_ratio_curve(tmp_path):
     assert (ratio[loss < tau] == 1).all()
     assert (ratio[loss >= tau] < 0.1).all()
     assert_drawn(save(figure, tmp_path / "fig12.png"))
+
+
+def test_accuracy_by_value(tmp_path):
+    figure = accuracy_by_value([("a", [0.1, 0.2], [0.5, 0.7], [0.0, 0.1]), ("b", [0.1], [0.4], [0.2])], "lam")
+    axes = axes_of(figure)
+    assert axes.get_xlabel() == "lam"
+    first, second = (bars.lines[0] for bars in axes.containers)
+    np.testing.assert_allclose(first.get_xydata(), [[0.1, 0.5], [0.2, 0.7]])
+    np.testing.assert_allclose(second.get_xydata(), [[0.1, 0.4]])
+    reach = axes.containers[0].lines[2][0].get_segments()[1]
+    np.testing.assert_allclose(reach[:, 1], [0.6, 0.8])
+    assert_drawn(save(figure, tmp_path / "fig9.png"))
+
+
+def test_accuracy_by_value_refuses():
+    with pytest.raises(ValueError, match="lines=\\[\\] is empty"):
+        accuracy_by_value([], "lam")
+    with pytest.raises(ValueError, match="'a' has 2 values, 1 means and 1 deviations"):
+        accuracy_by_value([("a", [1, 2], [0.5], [0.0])], "lam")

@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch.autograd import gradcheck
 
-from lightning_perturb.functional import cross_entropy, estimate_transition, forward_corrected_loss
+from lightning_perturb.functional import cross_entropy, estimate_transition, forward_corrected_loss, gold_transition
 
 
 def draw(batch=8, classes=4, seed=0):
@@ -81,3 +81,19 @@ def test_bad_input():
         estimate_transition(u, 1.0)
     with pytest.raises(ValueError, match="at least one sample"):
         estimate_transition(u[:0])
+
+
+def test_the_gold_transition_is_the_mean_prediction_of_each_class():
+    generator = np.random.default_rng(0)
+    p, y = generator.dirichlet(np.ones(4), 30), np.arange(30) % 4
+    found = gold_transition(torch.from_numpy(p).requires_grad_(), torch.from_numpy(y))
+    assert not found.requires_grad
+    np.testing.assert_allclose(found.numpy(), np.stack([p[y == c].mean(0) for c in range(4)]))
+    # a network that knows the noise exactly gives it back, from one sample of each class
+    T = torch.from_numpy(generator.dirichlet(np.ones(4), 4))
+    torch.testing.assert_close(gold_transition(T, torch.arange(4)), T)
+    assert gold_transition(torch.from_numpy(p).bfloat16(), torch.from_numpy(y)).dtype == torch.float32
+    with pytest.raises(ValueError, match=r"no sample of 2 of 4 classes \(first: 1\)"):
+        gold_transition(T, torch.tensor([0, 2, 0, 2]))
+    with pytest.raises(ValueError, match="class ids"):
+        gold_transition(T, torch.arange(3))

@@ -68,6 +68,8 @@ LOSSES = {
     "js": functional.js_loss,
     "js pi1 0": lambda u, y: functional.js_loss(u, y, 0.0),
     "js pi1 1": lambda u, y: functional.js_loss(u, y, 1.0),
+    "normalized ce": functional.normalized_cross_entropy,
+    "normalized focal": functional.normalized_focal_loss,
     "forward": lambda u, y: functional.forward_corrected_loss(u, y, 0.6 * torch.eye(5) + 0.08),
     "iada": lambda u, y: functional.cross_entropy(
         functional.iada_logits(u, y, torch.eye(5), 0.3, torch.ones(5, 5), log_prior=torch.zeros(5)), y

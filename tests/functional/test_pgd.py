@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_perturb.functional import cross_entropy, l2_start, pgd, uniform_start
+from lightning_perturb.functional import cross_entropy, fgsm, l2_start, pgd, uniform_start
 
 MEAN = torch.tensor([0.5, 0.4, 0.3], dtype=torch.float64).view(1, 3, 1, 1)
 STD = torch.tensor([0.2, 0.25, 0.5], dtype=torch.float64).view(1, 3, 1, 1)
@@ -180,6 +180,30 @@ def test_tensor_sizes_of_another_dtype_keep_the_dtype_of_x(net, pixels, target):
     assert delta.dtype == torch.float32
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_best_iterate_of_each_sample(net, pixels, target, sign):
+    # steps so long that losses go up and down
+    iterates = [pgd(net, pixels, target, 0.3, 0.5, k, sign=sign) for k in range(7)]
+    losses = torch.stack([cross_entropy(net(pixels + delta), target) for delta in iterates])
+    chosen = (sign * losses).argmax(0)
+    expected = torch.stack([iterates[k][i] for i, k in enumerate(chosen)])
+    assert len(set(chosen.tolist()) - {6}) > 1, "the last iterate would do"
+    assert torch.equal(pgd(net, pixels, target, 0.3, 0.5, 6, sign=sign, best=True), expected)
+    start = torch.full_like(pixels, 0.01)
+    assert torch.equal(pgd(net, pixels, target, 0.3, 0.5, 0, start=start, best=True), start)
+
+
+def test_fast_gradient_sign(net, pixels, target):
+    x = pixels.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(cross_entropy(net(x), target).sum(), x)
+    eps = 8 / 255 * torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64).view(1, 3, 1, 1)
+    expected = (pixels + eps * gradient.sign()).clamp(0, 1) - pixels
+    torch.testing.assert_close(fgsm(net, pixels, target, eps, low=0.0, high=1.0), expected)
+    length = gradient.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+    torch.testing.assert_close(fgsm(net, pixels, target, 0.5, "l2"), 0.5 * gradient / length)
+    torch.testing.assert_close(fgsm(net, pixels, target, 0.5, "l2", sign=-1), -0.5 * gradient / length)
+
+
 def test_uniform_start():
     u = torch.tensor([[0.0, 0.5, 0.75]])
     assert uniform_start(u, 0.2).tolist() == [pytest.approx([-0.2, 0.0, 0.1])]
@@ -213,9 +237,10 @@ def test_l2_start_is_uniform_in_the_ball():
         ({"norm": "l1"}, "norm='l1'"),
         ({"sign": 0}, "sign=0"),
         ({"start": torch.zeros(1, 3)}, "start has the shape"),
+        ({"model": lambda v: v.detach() * 2}, "does not depend on its input by differentiable"),
     ],
 )
 def test_bad_input(change, message):
-    arguments = {"x": torch.zeros(2, 3), "eps": 0.1, "step": 0.1, "steps": 1}
+    arguments = {"model": lambda v: v, "x": torch.zeros(2, 3), "eps": 0.1, "step": 0.1, "steps": 1}
     with pytest.raises(ValueError, match=message):
-        pgd(lambda v: v, target=torch.zeros(2, dtype=torch.long), **{**arguments, **change})
+        pgd(target=torch.zeros(2, dtype=torch.long), **{**arguments, **change})

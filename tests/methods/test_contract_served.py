@@ -9,7 +9,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import lightning_perturb
-from lightning_perturb.core import Batch
+from lightning_perturb.core import Batch, MetaPerturbationModule
 from lightning_perturb.core.features import FeatureModule
 
 
@@ -27,6 +27,10 @@ def test_a_plain_loader_works_or_names_what_is_missing(method, options):
         ):
             train(build(method, options), loader)
         loader = DataLoader(Served("pair", method), 16)
+    if needs.domains:
+        with pytest.raises(ValueError, match=rf"{method.__name__} needs the domain of each sample.*'domain'"):
+            train(build(method, options), loader)
+        return
     if needs.index:
         with pytest.raises(ValueError, match=rf"{method.__name__} .*needs each sample's index.*Wrap\(datamodule"):
             train(build(method, options), loader)
@@ -43,6 +47,10 @@ def test_a_loader_of_ones_own_with_index(method, options, form):
     needs, loader = module.needs, DataLoader(Served(form, method), 16)
     if needs.truth and form == "triple":
         with pytest.raises(ValueError, match=rf"{method.__name__} must know which labels are wrong"):
+            first_step(module, loader)
+        return
+    if needs.domains and form == "triple":
+        with pytest.raises(ValueError, match=rf"{method.__name__} needs the domain of each sample"):
             first_step(module, loader)
         return
     # a second epoch, which may read what the first left, does not depend on the form
@@ -173,7 +181,7 @@ def test_tokenised_text_trains_or_is_refused_by_name(method, options):
         }
         for i in range(32)
     ]
-    if build(method, options).needs.meta:
+    if issubclass(method, MetaPerturbationModule):
         # the bag of embeddings has neither a forward rule nor a second derivative
         options = {**options, "engine": "central"}
     net = Tokens()

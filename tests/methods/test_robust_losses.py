@@ -7,12 +7,18 @@ import torch
 from testkit.meta import CLASSES, arrays, assert_hypergradient, batches, fit, mlp, sgd
 
 from lightning_perturb.core import MetaPerturbationModule
-from lightning_perturb.methods import GCE, JS, MAE, RCE, SL, PolySoft, TruncatedGCE
+from lightning_perturb.methods import GCE, JS, MAE, RCE, SL, ActivePassiveLoss, PolySoft, TruncatedGCE
 
 
 def make(cls, **options):
     torch.manual_seed(0)
     return cls(mlp(), CLASSES, optimizer=sgd, **options).double()
+
+
+def normalized(probability, gamma):
+    """The normalised focal loss of each label, from all probabilities of a sample."""
+    losses = [-((1 - p) ** gamma) * math.log(p) for p in probability]
+    return [loss / sum(losses) for loss in losses]
 
 
 def js(p, pi):
@@ -42,6 +48,23 @@ def test_the_loss_is_the_formula(cls, options, formula):
     expected = sum(formula(value) for value in p) / len(p)
     assert float(module.loss({"logits": logits}, train).detach()) == pytest.approx(expected, rel=1e-9)
     fit(make(cls, **options), arrays(meta_size=0))
+
+
+@pytest.mark.parametrize(
+    ("options", "gamma", "passive"),
+    [
+        ({}, 0.0, lambda p: 4 * math.log(10) * (1 - p)),
+        ({"active": "nfl", "gamma": 0.3, "passive": "mae"}, 0.3, lambda p: 1 - p),
+        ({"active": "nfl", "A": -2.0, "detach_weight": True}, 0.5, lambda p: 2 * (1 - p)),
+    ],
+)
+def test_the_active_and_the_passive_loss_are_added(options, gamma, passive):
+    module = make(ActivePassiveLoss, alpha=2.0, beta=3.0, **options)
+    train, _ = batches()
+    logits = module.net(train.x)
+    rows = zip(logits.softmax(1).tolist(), train.y.tolist(), strict=True)
+    expected = [2 * normalized(p, gamma)[y] + 3 * passive(p[y]) for p, y in rows]
+    assert float(module.loss({"logits": logits}, train).detach()) == pytest.approx(sum(expected) / len(expected))
 
 
 def test_truncated_gce_drops_what_stayed_below_k_and_holds_the_choice():
@@ -89,6 +112,9 @@ def test_truncated_gce_drops_what_stayed_below_k_and_holds_the_choice():
         (PolySoft, {"lam": 0.0}, "lam=0"),
         (PolySoft, {"d": 1.0}, "d=1"),
         (JS, {"pi1": 2.0}, "pi1=2"),
+        (ActivePassiveLoss, {"A": 0.0}, "A=0.0 must be below 0"),
+        (ActivePassiveLoss, {"gamma": 1.0}, "gamma=1.0 contradicts active='nce'"),
+        (ActivePassiveLoss, {"passive": "mae", "A": -4.0}, "A=-4.0 contradicts passive='mae'"),
     ],
 )
 def test_faults_are_named(cls, options, text):
@@ -103,6 +129,7 @@ def test_faults_are_named(cls, options, text):
         (SL, {"gamma1": (0.0, 20.0), "gamma2": (0.0, 20.0)}),
         (JS, {"pi1": (0.01, 0.99)}),
         (PolySoft, {"lam": (0.1, 20.0), "d": (1.01, 20.0)}),
+        (ActivePassiveLoss, {"alpha": (0.0, 20.0), "beta": (0.0, 20.0)}),
     ],
     ids=lambda v: getattr(v, "__name__", None),
 )

@@ -43,6 +43,11 @@ def adjuster_file(robust_loss: str = "gce") -> str:
     return str(path)
 
 
+def falling(optimizer: torch.optim.Optimizer) -> Any:
+    """A schedule of a second stage, whose first is another."""
+    return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 4)
+
+
 #: what a method cannot train without, or is plain cross-entropy
 NEEDED: dict[str, dict[str, Any]] = {
     "KnowledgeDistillation": {"teacher": Teacher()},
@@ -53,6 +58,7 @@ NEEDED: dict[str, dict[str, Any]] = {
 
 # a method that is not named here is tested with its defaults
 VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
+    "ActivePassiveLoss": {"focal": {"active": "nfl", "passive": "mae", "alpha": 2.0}},
     "LogPert": {
         "alternating": {"update": "alternating"},
         "prox": {
@@ -86,6 +92,8 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
         "sampling": {"from_epoch": 1},
         "classifier": {"from_epoch": 1, "tuned": "classifier", "balance": "weights"},
     },
+    "ClassifierRetraining": {"second": {"from_epoch": 1, "second_scheduler": falling}},
+    "LearnableWeightScaling": {"second": {"from_epoch": 1}},
     "ClassBalancedFocal": {"softmax": {"form": "softmax", "beta": 0.9}},
     "LDAM": {"plain": {"cosine": False, "margin": 2.0}},
     "LDAMDRW": {"reweighted": {"from_epoch": 1, "scale": 10.0}},
@@ -100,6 +108,7 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
         "ema": {"split": "frequency", "bound_stat": "confidence", "q_stat": "ema", "delta_eps": 2.0},
         "through": {"detach": False, "freeze_split": False, "grad_norm": "column", "eps": 1.0, "alpha": 0.2},
     },
+    "RISDA": {"fresh": {"transfer": "fresh", "covariance": "diagonal", "warmup_epochs": 1}},
     "LogitAdjustedLPL": {"frequency": {"split": "frequency"}},
     "Perturb": {
         "universal": {

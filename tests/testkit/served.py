@@ -69,12 +69,13 @@ class Served(Dataset[Any]):
             "index": i,
             "weight": torch.tensor(1.0),
             "noisy": torch.tensor(i % 3 == 0),
+            "domain": i % 2,
         }
 
 
 def form_for(method: type[PerturbationModule]) -> str:
     """The shortest form of samples with an index that has all that is needed."""
-    return "mapping" if method.needs.truth else "triple"
+    return "mapping" if method.needs.truth or method.needs.domains else "triple"
 
 
 def train(module: PerturbationModule, loader: Any, **options: Any) -> Trainer:

@@ -74,8 +74,10 @@ def digits() -> tuple[Tensor, Tensor]:
 
 
 def meta_of(module: PerturbationModule | type[PerturbationModule]) -> dict[str, Any]:
-    """The data options of a method that learns from clean samples, or from several labels; none for others."""
-    return ({"meta_size": 20} if module.needs.meta else {}) | ({"multi_label": True} if module.multi_label else {})
+    """The data options of a method that learns from clean samples, several labels or domains; none for others."""
+    options: dict[str, Any] = {"meta_size": 20} if module.needs.meta else {}
+    options |= {"multi_label": True} if module.multi_label else {}
+    return options | ({"domains": 2} if module.needs.domains else {})
 
 
 def multi_hot(y: Tensor) -> Tensor:
@@ -88,12 +90,20 @@ def multi_hot(y: Tensor) -> Tensor:
 
 def tiny_data(
     samples: int = 96, test_samples: int = 50, noise: float = 0.4, augment: bool = False, multi_label: bool = False,
-    **options: Any,
+    domains: int = 0, **options: Any,
 ) -> Arrays:  # fmt: skip
-    """Real digits with flipped labels in the package's own data module; a meta set comes on top of the samples."""
+    """Real digits with flipped labels in the package's own data module; a meta set comes on top of the samples.
+
+    Of several domains the first has three in four samples of an even class and one in four of the others.
+    """
     x, y = digits()
+    if domains:
+        place = (torch.arange(len(y)) * 40503 >> 5) % 4
+        domain = torch.where((place == 0) == (y % 2 == 0), 1 + place % (domains - 1 or 1), 0)
     last = len(x) - test_samples
     samples += options.get("meta_size", 0)
+    if domains:
+        options |= {"domains": domain[:samples], "domains_test": domain[last:]}
     kind = MultiLabelSymmetric(noise / 4) if multi_label else Symmetric(noise)
     y = multi_hot(y) if multi_label else y
     return Arrays(

@@ -56,6 +56,19 @@ def train(
     trainer.fit(method, datamodule=data)
 
 
+def classifier(make: Make, data: PerturbationDataModule, lr: float = 0.05) -> PerturbationModule:
+    """A method with a small network, the same weights each time.
+
+    Args:
+        make: The method.
+        data: The data that it is for.
+        lr: Rate.
+    """
+    torch.manual_seed(0)
+    net: nn.Module = MLP(data.num_classes, 400 if data.multi_label else 64, hidden=(256,))
+    return make(net=net, num_classes=data.num_classes, optimizer=partial(torch.optim.SGD, lr=lr, momentum=0.9), seed=0)
+
+
 class _Watch(LossVariationReport):
     """Measures and draws nothing by itself."""
 
@@ -91,11 +104,7 @@ def variations(
         lr: Rate.
     """
     module, watch = data(), _Watch()
-    torch.manual_seed(0)
-    net: nn.Module = MLP(module.num_classes, 400 if module.multi_label else 64, hidden=(256,))
-    method = make(
-        net=net, num_classes=module.num_classes, optimizer=partial(torch.optim.SGD, lr=lr, momentum=0.9), seed=0
-    )
+    method = classifier(make, module, lr)
     train(method, module, epochs, [watch])
     counts = method.class_counts.numpy()
     if counts.max() < 2 * counts.min():

@@ -1,0 +1,128 @@
+"""The base of methods that train twice: to see how labels were turned into each other, then with that corrected."""
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_perturb.checks import check_positive
+from lightning_perturb.core.batch import Batch
+from lightning_perturb.core.module import CHECKPOINT_KEY, PerturbationModule
+from lightning_perturb.functional.cross_entropy import cross_entropy
+from lightning_perturb.functional.forward_correction import forward_corrected_loss
+
+
+class TransitionModule(PerturbationModule):
+    """A method with the loss -log sum_k p_k T[k, y] through a transition matrix T that a first training estimates.
+
+    In a first phase the network learns by cross-entropy; then :meth:`estimate` gives T. The second phase starts anew,
+    from the weights, learning rate and schedule of the first, with the corrected loss; so max_epochs counts both
+    phases, and a schedule is meant for one.
+
+    Args:
+        estimate_epochs: Epochs of the first phase; None takes half of max_epochs.
+        **kwargs: Arguments of :class:`~lightning_perturb.core.PerturbationModule`.
+
+    Raises:
+        ValueError: If an argument is out of range; at the start of a fit, if nobody says how long the first phase is.
+    """
+
+    transition: Tensor
+    estimated: Tensor
+
+    def __init__(self, *args: Any, estimate_epochs: int | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if estimate_epochs is not None:
+            check_positive("estimate_epochs", estimate_epochs)
+        self.estimate_epochs = estimate_epochs
+        self.add_state("transition", torch.eye(self.num_classes))
+        self.add_state("estimated", torch.tensor(False))
+        self._first_weights: dict[str, Tensor] = {}
+        self._first_groups: list[dict[str, Any]] = []
+        self._first_schedule: dict[str, Any] | None = None
+
+    def estimate(self) -> Tensor:
+        """T ``[C, C]``, rows true and columns given classes, as the network shows it; the same on all ranks."""
+        raise NotImplementedError(f"{type(self).__name__} must say how it estimates the transition matrix.")
+
+    @property
+    def known(self) -> bool:
+        """Whether T is given, so that there is nothing to estimate."""
+        return False
+
+    def phases(self) -> list[tuple[int, str]]:
+        """Warm-up, estimation and the corrected main phase."""
+        first = self.warmup_epochs
+        return [(0, "warmup"), (first, "estimate"), (first + self._estimating(), "main")]
+
+    def _estimating(self) -> int:
+        if self.known:
+            return 0
+        if self.estimate_epochs is not None:
+            return self.estimate_epochs
+        epochs = 0 if self._trainer is None else self._trainer.max_epochs or 0
+        return max((epochs - self.warmup_epochs) // 2, 1)
+
+    def sample_loss(self, logits: Tensor, target: Tensor, batch: Batch) -> Tensor:
+        """Cross-entropy while T is estimated, then the corrected loss."""
+        if self.phase == "estimate":
+            return cross_entropy(logits, target)
+        return forward_corrected_loss(logits, target, self.transition)
+
+    # between the phases -------------------------------------------------------------------------------------------
+
+    def start_epoch(self) -> None:
+        """Keeps the first weights; estimates T and starts anew where the main phase begins."""
+        if bool(self.estimated):
+            return
+        if self.current_epoch == 0:
+            # after DDP has given all ranks the same
+            self._first_weights = {name: value.cpu().clone() for name, value in self.net.state_dict().items()}
+        if self.phase == "main":
+            self.transition.copy_(self.estimate())
+            self.estimated.fill_(True)
+            self._start_anew()
+
+    def _start_anew(self) -> None:
+        self.net.load_state_dict(self._first_weights)
+        self._first_weights = {}
+        # autocast keeps the half-precision copies of the old weights
+        torch.clear_autocast_cache()
+        (optimizer,) = self.trainer.optimizers
+        optimizer.state.clear()
+        for group, first in zip(optimizer.param_groups, self._first_groups, strict=True):
+            group.update(copy.deepcopy(first))
+        if self._first_schedule is not None:
+            (config,) = self.trainer.lr_scheduler_configs
+            config.scheduler.load_state_dict(copy.deepcopy(self._first_schedule))
+
+    def configure_optimizers(self) -> Any:
+        """As in the base; remembers where rate and schedule start."""
+        configured = super().configure_optimizers()
+        scheduled = isinstance(configured, dict)
+        optimizer = configured["optimizer"] if scheduled else configured
+        groups = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
+        self._first_groups = copy.deepcopy(groups)
+        self._first_schedule = (
+            copy.deepcopy(configured["lr_scheduler"]["scheduler"].state_dict()) if scheduled else None
+        )
+        return configured
+
+    def on_fit_start(self) -> None:
+        """As in the base; checks that the first phase has a length."""
+        super().on_fit_start()
+        if not self.known and self.estimate_epochs is None and (self.trainer.max_epochs or -1) < 1:
+            raise ValueError(
+                "estimate_epochs=None takes half of max_epochs, which the Trainer does not have. Set estimate_epochs."
+            )
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """As in the base, with the first weights as long as they are needed."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint[CHECKPOINT_KEY]["first_weights"] = dict(self._first_weights)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """As in the base, with the first weights."""
+        super().on_load_checkpoint(checkpoint)
+        self._first_weights = dict(checkpoint.get(CHECKPOINT_KEY, {}).get("first_weights", {}))
