@@ -8,6 +8,7 @@ from lightning_perturb.data.augment import Augmentation, CenterCrop, CropFlip, R
 from lightning_perturb.data.base import PerturbationDataModule
 from lightning_perturb.data.cifar import CIFAR10, CIFAR100
 from lightning_perturb.data.clothing1m import Clothing1M
+from lightning_perturb.data.civil_comments import CivilComments
 from lightning_perturb.data.colored import Colored, ColoredDigits, ColoredMNIST
 from lightning_perturb.data.digits import Digits
 from lightning_perturb.data.drawn import DrawnDataModule
@@ -74,6 +75,7 @@ __all__ = [
     "CenterCrop",
     "Chain",
     "Clothing1M",
+    "CivilComments",
     "Colored",
     "ColoredDigits",
     "ColoredMNIST",
