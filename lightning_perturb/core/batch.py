@@ -52,6 +52,14 @@ class Batch:
         """The same samples with another input."""
         return replace(self, x=x)
 
+    def rows(self, place: Tensor) -> Batch:
+        """Some of the samples, with what belongs to them.
+
+        Args:
+            place: Their places in this batch ``[B']``.
+        """
+        return self._map(lambda t: t[place])
+
     def to(self, *args: Any, **kwargs: Any) -> Batch:
         """Moves every tensor; Lightning finds this method when it moves a batch to the device."""
         return self._map(lambda t: t.to(*args, **kwargs))

@@ -16,6 +16,7 @@ from lightning_perturb.methods.distribution_balanced import NTR, RBCE, RBCENTR, 
 from lightning_perturb.methods.disturb_label import DisturbLabel
 from lightning_perturb.methods.dlb import DLB
 from lightning_perturb.methods.domain_mix import LISA, DomainMix
+from lightning_perturb.methods.fish import Fish
 from lightning_perturb.methods.focal import Focal
 from lightning_perturb.methods.forward_correction import ForwardCorrection
 from lightning_perturb.methods.gold_loss_correction import GoldLossCorrection
@@ -102,6 +103,7 @@ __all__ = [
     "CrossEntropy",
     "DisturbLabel",
     "DomainMix",
+    "Fish",
     "Focal",
     "ForwardCorrection",
     "GoldLossCorrection",
