@@ -30,7 +30,7 @@ def test_rates_are_those_of_automatic_optimization(kind, limit):
     assert len(set(rates[0])) > 2
 
 
-# resume ----------------------------------------------------------------------------------------------------------------
+# resume ---------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", SCHEDULERS)
@@ -75,7 +75,7 @@ def test_a_checkpoint_opens_without_arguments_but_the_network(tmp_path):
     assert "meta_optimizer" not in module.hparams
 
 
-# ranks -----------------------------------------------------------------------------------------------------------------
+# ranks ----------------------------------------------------------------------------------------------------------------
 
 
 class OwnWeights(Callback):
