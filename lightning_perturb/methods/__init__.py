@@ -9,19 +9,24 @@ from lightning_perturb.methods.center_loss import CenterLoss
 from lightning_perturb.methods.class_weights import ClassBalanced, ClassBalancedFocal, ReWeighting
 from lightning_perturb.methods.co_teaching import CoTeaching, JoCoR
 from lightning_perturb.methods.confidence_penalty import ConfidencePenalty
+from lightning_perturb.methods.coral import CORAL
 from lightning_perturb.methods.cross_entropy import CrossEntropy
+from lightning_perturb.methods.deconfound_tde import DeconfoundTDE
 from lightning_perturb.methods.decoupling import ClassifierRetraining, LearnableWeightScaling, TauNormalization
 from lightning_perturb.methods.determinant_information import DMI
 from lightning_perturb.methods.distribution_balanced import NTR, RBCE, RBCENTR, RBCEFocal, RBCEFocalNTR
 from lightning_perturb.methods.disturb_label import DisturbLabel
 from lightning_perturb.methods.dlb import DLB
+from lightning_perturb.methods.domain_mix import LISA, DomainMix
 from lightning_perturb.methods.focal import Focal
 from lightning_perturb.methods.forward_correction import ForwardCorrection
 from lightning_perturb.methods.gold_loss_correction import GoldLossCorrection
+from lightning_perturb.methods.group_dro import UW, GroupDRO
 from lightning_perturb.methods.iada import IADA
+from lightning_perturb.methods.irm import IBIRM, IRM
 from lightning_perturb.methods.isda import ISDA
 from lightning_perturb.methods.isda_lpl import ISDALPL
-from lightning_perturb.methods.knowledge_distillation import KnowledgeDistillation
+from lightning_perturb.methods.knowledge_distillation import BalancedKnowledgeDistillation, KnowledgeDistillation
 from lightning_perturb.methods.label_smoothing import LabelSmoothing
 from lightning_perturb.methods.large_margin import LargeMarginSoftmax
 from lightning_perturb.methods.ldam import LDAM, LDAMDRW
@@ -31,6 +36,7 @@ from lightning_perturb.methods.logit_compensation import LC, RBCELC, RBCEFocalLC
 from lightning_perturb.methods.logpert import LogPert
 from lightning_perturb.methods.lpl import LPL
 from lightning_perturb.methods.mbls import MbLS
+from lightning_perturb.methods.meta_class_weight import MetaClassWeight
 from lightning_perturb.methods.meta_iada import MetaIADA
 from lightning_perturb.methods.meta_label_correction import MLC
 from lightning_perturb.methods.meta_logit_adjustment import MetaLogitAdjustment
@@ -57,12 +63,16 @@ from lightning_perturb.methods.risda import RISDA
 from lightning_perturb.methods.robust_losses import GCE, JS, MAE, RCE, SL, PolySoft, TruncatedGCE
 from lightning_perturb.methods.self_paced_logpert import SelfPacedLogPert
 from lightning_perturb.methods.transferred_robust_loss import TransferredRobustLoss
+from lightning_perturb.methods.vrex import VREx
 
 __all__ = [
+    "CORAL",
     "DLB",
     "DMI",
     "GCE",
     "IADA",
+    "IBIRM",
+    "IRM",
     "ISDA",
     "ISDALPL",
     "JS",
@@ -70,6 +80,7 @@ __all__ = [
     "LC",
     "LDAM",
     "LDAMDRW",
+    "LISA",
     "LPL",
     "MAE",
     "MLC",
@@ -81,9 +92,11 @@ __all__ = [
     "RCE",
     "RISDA",
     "SL",
+    "UW",
     "ActivePassiveLoss",
     "AdversarialLabelSmoothing",
     "ArcFace",
+    "BalancedKnowledgeDistillation",
     "BinaryCrossEntropy",
     "CategoryArcFace",
     "CenterLoss",
@@ -94,10 +107,13 @@ __all__ = [
     "CoTeaching",
     "ConfidencePenalty",
     "CrossEntropy",
+    "DeconfoundTDE",
     "DisturbLabel",
+    "DomainMix",
     "Focal",
     "ForwardCorrection",
     "GoldLossCorrection",
+    "GroupDRO",
     "HardBootstrapping",
     "JoCoR",
     "KnowledgeDistillation",
@@ -108,6 +124,7 @@ __all__ = [
     "LogitAdjustedLPL",
     "LogitAdjustment",
     "MbLS",
+    "MetaClassWeight",
     "MetaIADA",
     "MetaLogitAdjustment",
     "MetaMixPert",
@@ -146,4 +163,5 @@ __all__ = [
     "TauNormalization",
     "TransferredRobustLoss",
     "TruncatedGCE",
+    "VREx",
 ]
