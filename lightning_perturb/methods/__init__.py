@@ -7,6 +7,7 @@ from lightning_perturb.methods.binary_cross_entropy import BinaryCrossEntropy
 from lightning_perturb.methods.bootstrapping import HardBootstrapping, SoftBootstrapping
 from lightning_perturb.methods.center_loss import CenterLoss
 from lightning_perturb.methods.class_weights import ClassBalanced, ClassBalancedFocal, ReWeighting
+from lightning_perturb.methods.co_teaching import CoTeaching, JoCoR
 from lightning_perturb.methods.confidence_penalty import ConfidencePenalty
 from lightning_perturb.methods.coral import CORAL
 from lightning_perturb.methods.cross_entropy import CrossEntropy
@@ -103,6 +104,7 @@ __all__ = [
     "ClassBalancedFineTuning",
     "ClassBalancedFocal",
     "ClassifierRetraining",
+    "CoTeaching",
     "ConfidencePenalty",
     "CrossEntropy",
     "DeconfoundTDE",
@@ -113,6 +115,7 @@ __all__ = [
     "GoldLossCorrection",
     "GroupDRO",
     "HardBootstrapping",
+    "JoCoR",
     "KnowledgeDistillation",
     "LabelSmoothing",
     "LargeMarginSoftmax",
