@@ -23,7 +23,7 @@ _KEYS = {
     "metrics", "attack",
 }  # fmt: skip
 # arguments that take a maker of objects instead of an object
-_MAKERS = ("optimizer", "lr_scheduler", "meta_optimizer")
+_MAKERS = ("optimizer", "lr_scheduler", "second_scheduler", "meta_optimizer")
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,15 @@
 
 from lightning_perturb.data.animal10n import Animal10N
 from lightning_perturb.data.arrays import Arrays
-from lightning_perturb.data.augment import Augmentation, AugmentChain, CenterCrop, CropFlip, RandomResizedCrop
 from lightning_perturb.data.attributes import CelebA, Waterbirds
-from lightning_perturb.data.augment import Augmentation, CenterCrop, CropFlip, RandomCrop, RandomResizedCrop
+from lightning_perturb.data.augment import (
+    Augmentation,
+    AugmentChain,
+    CenterCrop,
+    CropFlip,
+    RandomCrop,
+    RandomResizedCrop,
+)
 from lightning_perturb.data.base import PerturbationDataModule
 from lightning_perturb.data.cifar import CIFAR10, CIFAR100
 from lightning_perturb.data.clothing1m import Clothing1M
