@@ -37,7 +37,7 @@ def test_there_are_grids():
 @pytest.mark.parametrize("path", GRIDS, ids=lambda path: path.stem)
 def test_every_entry_of_a_grid_can_be_built(path):
     # a small network is enough to see that a method takes its arguments
-    small = {"class_path": "lightning_perturb.nets.MLP", "init_args": {"in_features": 1, "hidden": []}}
+    small = {"class_path": "lightning_perturb.nets.MLP", "init_args": {"in_features": 2, "hidden": []}}
     for config in [run.config for run in read_grid(path).runs]:
         classes = config["num_classes"]
         if fresh(config["data"], config["seed"]):
