@@ -418,3 +418,40 @@ def test_an_unset_variable_is_named(monkeypatch):
     assert with_environment({"a": ["${HERE_IT_IS}/x", 1]}) == {"a": ["/somewhere/x", 1]}
     with pytest.raises(ValueError, match="NOT_SET_ANYWHERE"):
         with_environment({"a": ["${NOT_SET_ANYWHERE}"]})
+
+
+def test_a_row_may_train_on_other_batches(tmp_path):
+    (tmp_path / "grid.yaml").write_text(
+        "num_classes: 2\n"
+        "data: {base: {class_path: a.Data, init_args: {batch_size: 8}}, columns: {one: {}, two: {init_args: {x: 1}}}}\n"
+        "nets: {N: {class_path: a.Net}}\n"
+        "methods:\n"
+        "  rows:\n"
+        "    plain: {class_path: a.M}\n"
+        "    balanced: {class_path: a.M, data: {init_args: {balanced_from: 0, balanced_by: group}}}\n"
+        "trainer: {max_epochs: 1}\n"
+        "seeds: [0]\n"
+    )
+    found = {(run.row, run.column): run.config["data"]["init_args"] for run in read_grid(tmp_path / "grid.yaml").runs}
+    assert found["plain", "two"] == {"batch_size": 8, "x": 1}
+    assert found["balanced", "two"] == {"batch_size": 8, "x": 1, "balanced_from": 0, "balanced_by": "group"}
+
+
+def test_the_numbers_of_subpopulation_shift_stand_beside_theirs():
+    grids = {
+        name: read_grid(BENCHMARKS / f"grids/iada_table6_{name}.yaml") for name in ("cmnist", "waterbirds", "celeba")
+    }
+    for grid in grids.values():
+        assert grid.chosen_by == "val/worst_group_acc"
+        assert {row for row, _ in grid.paper} == set(grid.rows) - {"CrossEntropy", "CrossEntropy, balanced groups"}
+        for metric in grid.metrics:
+            assert all(re.fullmatch(r"\d\d\.\d", value) for value in grid.papers[metric].values())
+        init = grid.runs[0].config["data"]["init_args"]
+        assert (init["meta_by"], init["meta_size"]) == ("group", 40)
+    assert grids["waterbirds"].papers["test/train_weighted_acc"]["UW", "Waterbirds"] == "95.1"
+    assert grids["cmnist"].papers["test/acc"]["MetaIADA", "CMNIST"] == "78.0"
+    assert grids["celeba"].paper["MetaIADA", "CelebA"] == "91.2"
+    rates = {
+        name: grid.runs[0].config["method"]["init_args"]["optimizer"]["init_args"]["lr"] for name, grid in grids.items()
+    }
+    assert rates == {"cmnist": 0.001, "waterbirds": 0.001, "celeba": 0.0001}
