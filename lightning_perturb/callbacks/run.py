@@ -71,6 +71,12 @@ def raw_images(trainer: Trainer, positions: npt.NDArray[np.int64]) -> npt.NDArra
     return pixels
 
 
+def raw_texts(trainer: Trainer, positions: npt.NDArray[np.int64]) -> list[str]:
+    """Texts at positions of the full training set, to read; empty where the data are no texts."""
+    read = _of_data(trainer, "raw_texts")
+    return [] if read is None else [str(text) for text in read(positions)]
+
+
 def _stretched(images: Tensor) -> Tensor:
     flat = images.flatten(1).float()
     low, high = (edge[:, None, None, None] for edge in (flat.amin(1), flat.amax(1)))

@@ -2,16 +2,18 @@
 
 import csv
 from pathlib import Path
+from textwrap import fill, indent
 
 import numpy as np
 import numpy.typing as npt
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
 from sklearn.metrics import roc_auc_score
 
 from lightning_perturb.callbacks.dynamics import suggested_labels, suspect_scores
 from lightning_perturb.callbacks.recorder import Recorder
 from lightning_perturb.callbacks.records import Records
-from lightning_perturb.callbacks.run import class_names, raw_images, run_folder, true_labels
+from lightning_perturb.callbacks.run import class_names, raw_images, raw_texts, run_folder, true_labels
 from lightning_perturb.checks import check_positive, check_range, check_rate
 from lightning_perturb.figures import contact_sheet, save
 
@@ -28,13 +30,14 @@ class SuspectReport(Callback):
     ``LabelsFromFile(path, column="suggested_label")``, after the noise that the run had, in a ``Chain``.
 
     For images also a contact sheet of the most suspect samples [tax Fig. 6], in a PNG file beside the table and in
-    TensorBoard. Where some given labels are known to be wrong, ``suspects/auroc`` (score against wrong labels),
+    TensorBoard; for texts the most suspect ones themselves [tax section 6.3], in a ``.txt`` file and in TensorBoard.
+    Where some given labels are known to be wrong, ``suspects/auroc`` (score against wrong labels),
     ``suspects/precision`` (share of wrong labels among the most suspect, as many as there are wrong ones) and
     ``suspects/repaired_acc`` (share of right training labels once the file is applied) are logged.
 
     Attributes:
         path: The table that was written; None before.
-        sheet_path: The contact sheet that was written; None before and where there is none.
+        sheet_path: The contact sheet or the texts that were written; None before and where there are none.
         listed: Number of rows of the table.
         summary: The logged numbers by name; empty where it is unknown which labels are wrong.
 
@@ -42,7 +45,7 @@ class SuspectReport(Callback):
         path: Where the table goes, a ``.csv`` file; None takes ``suspects.csv`` in the folder of the run's logs.
         share: List the most suspect share of the training samples; None lists all whose suggested label differs from
             the given one.
-        sheet: Number of images on the contact sheet; 0 for none.
+        sheet: Number of images on the contact sheet, or of texts; 0 for none.
         part: The part of the epochs that is looked at, from the first on, in (0, 1].
 
     Raises:
@@ -96,10 +99,17 @@ class SuspectReport(Callback):
         suggested: npt.NDArray[np.int64],
         shown: npt.NDArray[np.int64],
     ) -> None:
-        images = raw_images(trainer, shown)
-        if images is None or self.path is None:
-            return
+        assert self.path is not None
         names = class_names(trainer, int(max(records.given.max(), suggested.max())) + 1)
+        texts = raw_texts(trainer, shown) if len(shown) else []
+        if texts:
+            self.sheet_path = self.path.with_suffix(".txt")
+            heads = [f"{i}: given {names[records.given[i]]}, suggested {names[suggested[i]]}" for i in shown.tolist()]
+            write_texts(self.sheet_path, heads, texts, trainer)
+            return
+        images = raw_images(trainer, shown)
+        if images is None:
+            return
         figure = contact_sheet(
             images,
             [names[label] for label in records.given[shown]],
@@ -163,6 +173,17 @@ def write_table(
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
         writer.writerows((i, given[i], suggested[i], f"{score[i]:.6g}") for i in listed.tolist())
+
+
+def write_texts(path: Path, heads: list[str], texts: list[str], trainer: Trainer) -> None:
+    """Writes texts below their headings, into a file and into TensorBoard."""
+    pages = [f"{head}\n{fill(text, 100)}" for head, text in zip(heads, texts, strict=True)]
+    path.write_text("\n\n".join(pages) + "\n", encoding="utf-8")
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            # indented: it is shown as it is, whatever marks the texts hold
+            shown = "\n\n".join(indent(page, "    ") for page in pages)
+            logger.experiment.add_text("suspects", shown, trainer.global_step)
 
 
 def assess_report(

@@ -2,11 +2,13 @@
 
 from lightning_perturb.data.animal10n import Animal10N
 from lightning_perturb.data.arrays import Arrays
+from lightning_perturb.data.augment import Augmentation, AugmentChain, CenterCrop, CropFlip, RandomResizedCrop
 from lightning_perturb.data.attributes import CelebA, Waterbirds
 from lightning_perturb.data.augment import Augmentation, CenterCrop, CropFlip, RandomCrop, RandomResizedCrop
 from lightning_perturb.data.base import PerturbationDataModule
 from lightning_perturb.data.cifar import CIFAR10, CIFAR100
 from lightning_perturb.data.clothing1m import Clothing1M
+from lightning_perturb.data.civil_comments import CivilComments
 from lightning_perturb.data.colored import Colored, ColoredDigits, ColoredMNIST
 from lightning_perturb.data.digits import Digits
 from lightning_perturb.data.drawn import DrawnDataModule
@@ -17,6 +19,7 @@ from lightning_perturb.data.image_folder import ImageFolder
 from lightning_perturb.data.image_lists import ImageLists, ImageNetLT, INaturalist2018, PlacesLT
 from lightning_perturb.data.imagenet import ImageNet, TinyImageNet
 from lightning_perturb.data.imbalance import Balanced, Exponential, Imbalance, Step
+from lightning_perturb.data.imdb import IMDB
 from lightning_perturb.data.inaturalist import INaturalist2017
 from lightning_perturb.data.label_noise import (
     Chain,
@@ -42,8 +45,10 @@ from lightning_perturb.data.label_noise import (
 from lightning_perturb.data.lazy_images import LazyImages
 from lightning_perturb.data.multi_label_digits import MultiLabelDigits
 from lightning_perturb.data.multi_label_images import COCOMLT, MSCOCO, VOCMLT
+from lightning_perturb.data.policies import AutoAugment, RandAugment
 from lightning_perturb.data.tasks import Tasks
 from lightning_perturb.data.text import TextDataModule
+from lightning_perturb.data.text_table import TextTable
 from lightning_perturb.data.tokenizers import Tokenizer, TransformersTokenizer, WordTokenizer, load_tokenizer
 from lightning_perturb.data.two_gaussians import TwoGaussians
 from lightning_perturb.data.wrap import Wrap
@@ -52,12 +57,15 @@ __all__ = [
     "CIFAR10",
     "CIFAR100",
     "COCOMLT",
+    "IMDB",
     "MSCOCO",
     "MSCOCOGLT",
     "VOCMLT",
     "Animal10N",
     "Arrays",
+    "AugmentChain",
     "Augmentation",
+    "AutoAugment",
     "Balanced",
     "CIFAR10AsymmetricOneWay",
     "CIFAR10AsymmetricTwoWay",
@@ -67,6 +75,7 @@ __all__ = [
     "CenterCrop",
     "Chain",
     "Clothing1M",
+    "CivilComments",
     "Colored",
     "ColoredDigits",
     "ColoredMNIST",
@@ -99,12 +108,14 @@ __all__ = [
     "PairFlip",
     "PerturbationDataModule",
     "PlacesLT",
+    "RandAugment",
     "RandomCrop",
     "RandomResizedCrop",
     "Step",
     "Symmetric",
     "Tasks",
     "TextDataModule",
+    "TextTable",
     "TinyImageNet",
     "Tokenizer",
     "TransformersTokenizer",

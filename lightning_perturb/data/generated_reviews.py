@@ -1,5 +1,7 @@
 """Generated film reviews: a stand-in for a corpus of sentiments where nothing can be downloaded."""
 
+from bisect import bisect
+from itertools import accumulate
 from typing import Any, Literal
 
 import numpy as np
@@ -33,6 +35,8 @@ _NEUTRAL = [
     "it runs for {year} seconds", "i had read the book before", "on that {day} the cinema was half empty",
     "they shot the {part} in {year}", "my train home left late",
 ]  # fmt: skip
+# by rank, as the frequency of words is
+_SHARES = list(accumulate(1 / rank for rank in range(1, min(len(_GOOD), len(_BAD)) + 1)))
 _DAYS = _listed("monday tuesday wednesday thursday friday saturday sunday")
 
 
@@ -131,9 +135,7 @@ def _judgement(generator: np.random.Generator) -> tuple[str, float]:
 
 def _described(generator: np.random.Generator) -> tuple[str, float]:
     words, score = (_GOOD, 1.0) if generator.random() < 0.5 else (_BAD, -1.0)
-    # by rank, as the frequency of words is
-    share = 1 / np.arange(1, len(words) + 1)
-    word = str(generator.choice(words, p=share / share.sum()))
+    word = words[bisect(_SHARES, generator.random() * _SHARES[-1])]
     if generator.random() < 0.2:
         word, score = f"{_one(generator, ['truly', 'very', 'utterly', 'extremely'])} {word}", 2 * score
     if generator.random() < 0.35:
@@ -142,4 +144,4 @@ def _described(generator: np.random.Generator) -> tuple[str, float]:
 
 
 def _one(generator: np.random.Generator, words: list[str]) -> str:
-    return words[int(generator.integers(len(words)))]
+    return words[int(generator.random() * len(words))]

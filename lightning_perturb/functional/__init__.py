@@ -110,7 +110,7 @@ from lightning_perturb.functional.isda import (
     pool,
 )
 from lightning_perturb.functional.js import js_loss
-from lightning_perturb.functional.knowledge_distillation import knowledge_distillation_loss
+from lightning_perturb.functional.knowledge_distillation import balanced_teacher_logits, knowledge_distillation_loss
 from lightning_perturb.functional.label_perturbation import perturb_label
 from lightning_perturb.functional.label_smoothing import smooth
 from lightning_perturb.functional.large_margin import large_margin_logits
@@ -195,6 +195,7 @@ from lightning_perturb.functional.strategies import (
     tail_adversarial,
 )
 from lightning_perturb.functional.svm_slack import hinge_loss, slack, svm_slack
+from lightning_perturb.functional.tde import drift_cosines, multi_head_logits, tde_logits
 from lightning_perturb.functional.vrex import vrex_penalty
 
 __all__ = [
@@ -211,6 +212,7 @@ __all__ = [
     "apgd_checkpoints",
     "arcface_logits",
     "average_class_loss",
+    "balanced_teacher_logits",
     "balanced_group_weights",
     "batch_statistics",
     "binary_cross_entropy",
@@ -250,6 +252,7 @@ __all__ = [
     "domain_balance",
     "domain_means",
     "doubted_anti_adversarial",
+    "drift_cosines",
     "effective_number_weights",
     "estimate_transition",
     "fairness_term",
@@ -318,6 +321,7 @@ __all__ = [
     "mix_bootstrapping_target",
     "mixed_imbalance_errors",
     "mixture_spl_weights",
+    "multi_head_logits",
     "multi_label_lpl",
     "negative_tolerant_bias",
     "noise_gaps",
@@ -378,6 +382,7 @@ __all__ = [
     "tail_adversarial",
     "tau_normalized_logits",
     "tau_normalized_weight",
+    "tde_logits",
     "training_characteristics",
     "truncated_gce_keep",
     "truncated_gce_loss",

@@ -1,5 +1,6 @@
 """The configurations that users run are the ones that run here."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -35,7 +36,7 @@ def trained(words: list[str]) -> None:
 
 def needed(name: str) -> list[str]:
     """What a file leaves to its user."""
-    if name != "knowledge_distillation.yaml":
+    if not name.endswith("knowledge_distillation.yaml"):
         return []
     short = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=1", "--trainer.default_root_dir=teacher"]
     main(["fit", "-c", str(CONFIGS / "data/digits.yaml"), "--trainer.accelerator=cpu", *short])
@@ -45,7 +46,11 @@ def needed(name: str) -> list[str]:
 
 @pytest.mark.parametrize("name", files("methods"))
 def test_every_method_file_trains(name):
-    kinds = {"multi_label_digits": method_of(name).multi_label, "colored_digits": method_of(name).needs.domains}
+    kinds = {
+        "multi_label_digits": method_of(name).multi_label,
+        "colored_digits": method_of(name).needs.domains,
+        "generated_reviews": name.endswith("_text.yaml"),
+    }
     data = next((kind for kind, asked in kinds.items() if asked), "digits_sym40")
     words = ["-c", str(CONFIGS / f"data/{data}.yaml"), "-c", str(CONFIGS / "methods" / name)]
     trained([*words, *needed(name)])
@@ -97,10 +102,42 @@ PHOTOGRAPHS = {
 }
 
 
+TEXTS = {
+    "imdb": r"aclImdb/train/neg does not exist\. Unpack",
+    "imdb_bert": r"aclImdb/train/neg does not exist\. Unpack",
+}
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_sets_of_texts_build_and_say_what_is_missing(name, tmp_path):
+    text = (CONFIGS / f"data/{name}.yaml").read_text()
+    if "name: " in text:
+        # the trained weights and the tokenizer would be fetched
+        transformers = pytest.importorskip("transformers")
+        sizes = {"hidden_size": 4, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 4}
+        transformers.BertConfig(vocab_size=9, **sizes).save_pretrained(tmp_path / "tiny")
+        text = re.sub(
+            r"(TransformersClassifier\n\s*init_args: {name: )[\w-]+", rf"\1{tmp_path}/tiny, pretrained: false", text
+        )
+    text = text.replace("glove.6B.300d.txt", "null")
+    (tmp_path / "here.yaml").write_text(text)
+    method = ["-c", str(CONFIGS / "methods/mixpert_text.yaml")]
+    cli = build(["-c", str(tmp_path / "here.yaml"), *method, "--trainer.accelerator=cpu", "--trainer.logger=false"])
+    assert cli.model.num_classes == cli.datamodule.num_classes == 2
+    assert cli.model.optimizer([torch.zeros(1)]).defaults["lr"] == (2e-5 if "bert" in name else 1e-3)
+    with pytest.raises(FileNotFoundError, match=TEXTS[name]):
+        cli.datamodule.setup("fit")
+
+
+def test_the_text_table_file_says_what_is_missing():
+    with pytest.raises((FileNotFoundError, SystemExit, ValueError), match=r"train\.csv"):
+        main(["fit", "-c", str(CONFIGS / "data/text_table.yaml"), *QUICK])
+
+
 def test_every_data_file_is_tested():
     known = {name.removesuffix(".yaml") for name in files("data")}
     rest = {name for name in known if not name.startswith("cifar") and "digits" not in name and "generated" not in name}
-    assert rest - {"image_folder", "two_gaussians"} == set(PHOTOGRAPHS)
+    assert rest - {"image_folder", "text_table", "two_gaussians"} == set(PHOTOGRAPHS) | set(TEXTS)
 
 
 @pytest.mark.parametrize("name", PHOTOGRAPHS)
