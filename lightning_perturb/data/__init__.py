@@ -2,13 +2,19 @@
 
 from lightning_perturb.data.animal10n import Animal10N
 from lightning_perturb.data.arrays import Arrays
-from lightning_perturb.data.augment import Augmentation, AugmentChain, CenterCrop, CropFlip, RandomResizedCrop
 from lightning_perturb.data.attributes import CelebA, Waterbirds
-from lightning_perturb.data.augment import Augmentation, CenterCrop, CropFlip, RandomCrop, RandomResizedCrop
+from lightning_perturb.data.augment import (
+    Augmentation,
+    AugmentChain,
+    CenterCrop,
+    CropFlip,
+    RandomCrop,
+    RandomResizedCrop,
+)
 from lightning_perturb.data.base import PerturbationDataModule
 from lightning_perturb.data.cifar import CIFAR10, CIFAR100
-from lightning_perturb.data.clothing1m import Clothing1M
 from lightning_perturb.data.civil_comments import CivilComments
+from lightning_perturb.data.clothing1m import Clothing1M
 from lightning_perturb.data.colored import Colored, ColoredDigits, ColoredMNIST
 from lightning_perturb.data.digits import Digits
 from lightning_perturb.data.drawn import DrawnDataModule
@@ -74,8 +80,8 @@ __all__ = [
     "CelebA",
     "CenterCrop",
     "Chain",
-    "Clothing1M",
     "CivilComments",
+    "Clothing1M",
     "Colored",
     "ColoredDigits",
     "ColoredMNIST",
