@@ -37,7 +37,7 @@ def test_there_are_grids():
 @pytest.mark.parametrize("path", GRIDS, ids=lambda path: path.stem)
 def test_every_entry_of_a_grid_can_be_built(path):
     # a small network is enough to see that a method takes its arguments
-    small = {"class_path": "lightning_perturb.nets.MLP", "init_args": {"in_features": 2, "hidden": []}}
+    small = {"class_path": "lightning_perturb.nets.MLP", "init_args": {"in_features": 4, "hidden": []}}
     for config in [run.config for run in read_grid(path).runs]:
         classes = config["num_classes"]
         if fresh(config["data"], config["seed"]):
@@ -246,6 +246,26 @@ def test_a_row_with_an_option_of_the_network(grid_file):
         assert run.config["net"]["init_args"].get("dropout") == (0.5 if dropped else None)
         assert run.config["net"]["init_args"]["hidden"] == [8]
         assert "net" not in run.config["method"]
+
+
+def test_a_row_with_an_option_of_the_data(grid_file):
+    before = {run.key for run in read_grid(grid_file).runs}
+    grid_file.write_text(
+        grid_file.read_text().replace(
+            "    CrossEntropy: {class_path: lightning_perturb.methods.CrossEntropy}\n",
+            "    CrossEntropy: {class_path: lightning_perturb.methods.CrossEntropy}\n"
+            "    CrossEntropy, balanced:\n"
+            "      class_path: lightning_perturb.methods.CrossEntropy\n"
+            "      data: {init_args: {balanced_from: 0}}\n",
+        )
+    )
+    runs = read_grid(grid_file).runs
+    assert before < {run.key for run in runs}
+    for run in runs:
+        options = run.config["data"]["init_args"]
+        assert options.get("balanced_from") == (0 if run.row == "CrossEntropy, balanced" else None)
+        assert ("label_noise" in options) == (run.column == "noisy")
+        assert "data" not in run.config["method"]
 
 
 def test_the_numbers_of_meta_iada_stand_beside_theirs():
