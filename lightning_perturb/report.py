@@ -17,6 +17,7 @@ from lightning_perturb.data import PerturbationDataModule
 _NAMES = {
     "test/acc": "accuracy",
     "test/error": "error",
+    "test/robust_acc": "accuracy under attack",
     "test/balanced_acc": "balanced accuracy",
     "test/acc_head": "accuracy, head",
     "test/acc_medium": "accuracy, medium",

@@ -1,6 +1,7 @@
 """Callbacks that record training and report on it, and the functions behind them."""
 
 from lightning_perturb.callbacks.adversarial import AdversarialReport
+from lightning_perturb.callbacks.attacked import AttackedEvaluation, RobustnessCurve
 from lightning_perturb.callbacks.augmentation import AugmentationReport
 from lightning_perturb.callbacks.boundary import BoundaryReport
 from lightning_perturb.callbacks.dynamics import (
@@ -10,6 +11,7 @@ from lightning_perturb.callbacks.dynamics import (
     suggested_labels,
     suspect_scores,
 )
+from lightning_perturb.callbacks.groups import GroupReport
 from lightning_perturb.callbacks.hyperparameters import HyperparameterReport, LossReport
 from lightning_perturb.callbacks.loss_variation import LossVariationReport
 from lightning_perturb.callbacks.perturbation import PerturbationReport
@@ -19,14 +21,17 @@ from lightning_perturb.callbacks.suspects import SuspectReport
 
 __all__ = [
     "AdversarialReport",
+    "AttackedEvaluation",
     "AugmentationReport",
     "BoundaryReport",
+    "GroupReport",
     "HyperparameterReport",
     "LossReport",
     "LossVariationReport",
     "PerturbationReport",
     "Recorder",
     "Records",
+    "RobustnessCurve",
     "SuspectReport",
     "area_under_margin",
     "forgetting",

@@ -12,6 +12,10 @@ import torch
 from lightning.pytorch import Trainer
 from torch import Tensor
 
+from lightning_perturb.core.inputs import Normalised
+from lightning_perturb.data.drawn import DrawnDataModule
+from lightning_perturb.data.tasks import Tasks
+
 
 def run_folder(trainer: Trainer) -> Path:
     """The folder of the run's logs, or the trainer's root folder; must be called on all ranks."""
@@ -20,6 +24,13 @@ def run_folder(trainer: Trainer) -> Path:
 
 def _of_data(trainer: Trainer, name: str) -> Any:
     return getattr(getattr(trainer, "datamodule", None), name, None)
+
+
+def normalisation(trainer: Trainer) -> Normalised | None:
+    """What tells how pixels were normalised; None where the data are not of this package."""
+    data: Any = getattr(trainer, "datamodule", None)
+    # what others call mean and std may be anything
+    return data if isinstance(data, (DrawnDataModule, Tasks)) else None
 
 
 def true_labels(trainer: Trainer, size: int | None = None) -> npt.NDArray[np.int64] | None:

@@ -52,6 +52,10 @@ class Batch:
         """The same samples with another input."""
         return replace(self, x=x)
 
+    def rows(self, which: slice | Tensor) -> Batch:
+        """Some of the samples, with all that belongs to them."""
+        return self._map(lambda t: t[which])
+
     def to(self, *args: Any, **kwargs: Any) -> Batch:
         """Moves every tensor; Lightning finds this method when it moves a batch to the device."""
         return self._map(lambda t: t.to(*args, **kwargs))
@@ -71,7 +75,8 @@ class Batch:
 
         Args:
             batch: What the loader gave. A mapping has the keys ``x`` (or ``input``, ``image``) and ``y`` (or
-                ``label``, ``labels``, ``target``), and may have ``index``; further tensors become ``extra``.
+                ``label``, ``labels``, ``target``), and may have ``index``; further tensors become ``extra``. Without an
+                input they are the input (tokenised text), but for ``domain``.
 
         Raises:
             ValueError: If the batch has another form.
@@ -130,6 +135,7 @@ def _of_mapping(batch: Mapping[str, Any]) -> Batch:
         raise ValueError(f"A batch with the keys {sorted(batch)} has no labels. Name them 'y', 'label' or 'target'.")
     if x is None:
         # tokenised text: what is left is the input of the network
-        x, rest = {name: value for name, value in rest.items() if isinstance(value, Tensor)}, {}
+        domain = {"domain": rest.pop("domain")} if "domain" in rest else {}
+        x, rest = {name: value for name, value in rest.items() if isinstance(value, Tensor)}, domain
     extra = {name: value for name, value in rest.items() if isinstance(value, Tensor)}
     return Batch(tuple(x) if isinstance(x, list) else x, torch.as_tensor(y), index, extra)

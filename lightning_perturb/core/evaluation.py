@@ -90,8 +90,9 @@ class SampleMean(Metric):
 
     def update(self, values: Tensor) -> None:
         """Adds numbers ``[B]``."""
-        self.total += values.sum()
-        self.count += values.numel()
+        # not in place: what an evaluation in inference mode left cannot be changed outside it
+        self.total = self.total + values.sum()
+        self.count = self.count + values.numel()
 
     def compute(self) -> Tensor:
         """The mean."""

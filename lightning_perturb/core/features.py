@@ -121,5 +121,10 @@ class FeatureModule(PerturbationModule):
         self._check_classifier(outputs["logits"], recorded)
         return {**outputs, "features": recorded.features, "weight": recorded.weight}
 
+    def perturb_logits(self, logits: Tensor, outputs: dict[str, Tensor], batch: Batch) -> Tensor:
+        """As in the base; leaves the features in ``batch.extra`` for the hooks after it."""
+        batch.extra["features"] = outputs["features"]
+        return super().perturb_logits(logits, outputs, batch)
+
     def _check_classifier(self, logits: Tensor, recorded: RecordedFeatures) -> None:
         self._reader.check(logits, recorded)

@@ -1,23 +1,39 @@
 """Inputs that a perturbation can be added to, and where they may go."""
 
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
 
 from lightning_perturb.checks import check_choice
 from lightning_perturb.core.batch import Batch
-from lightning_perturb.core.needs import DataFacts
 from lightning_perturb.core.plain import Plain
 
 
-def float_input(method: str, batch: Batch, remedy: str = "Use a method") -> Tensor:
+class Normalised(Protocol):
+    """What tells how pixels were normalised: facts of the data, or a data module.
+
+    Attributes:
+        mean: Per-channel mean that pixels in [0, 1] are shifted by, or None where inputs are not normalised pixels.
+        std: Per-channel divisor, likewise.
+    """
+
+    @property
+    def mean(self) -> tuple[float, ...] | None: ...  # noqa: D102 - an attribute
+
+    @property
+    def std(self) -> tuple[float, ...] | None: ...  # noqa: D102 - an attribute
+
+
+def float_input(
+    who: str, batch: Batch, remedy: str = "Use a method that perturbs logits or labels on such data."
+) -> Tensor:
     """The input ``[B, ...]`` of a batch.
 
     Args:
-        method: Name of the method that perturbs it.
+        who: Name of what perturbs it.
         batch: The batch.
-        remedy: What to do where the input is another, before "that perturbs logits or labels on such data".
+        remedy: What to do where it cannot be perturbed.
 
     Raises:
         ValueError: If the input is no float tensor.
@@ -26,10 +42,7 @@ def float_input(method: str, batch: Batch, remedy: str = "Use a method") -> Tens
     if isinstance(x, Tensor) and x.is_floating_point():
         return x
     kind = str(x.dtype) if isinstance(x, Tensor) else "a mapping"
-    raise ValueError(
-        f"{method} adds a perturbation to the input, which must be a float tensor; it is {kind}. {remedy} that "
-        "perturbs logits or labels on such data."
-    )
+    raise ValueError(f"{who} adds a perturbation to the input, which must be a float tensor; it is {kind}. {remedy}")
 
 
 class InputSpace(Plain):
@@ -61,7 +74,7 @@ class InputSpace(Plain):
         self.mean = mean
         self.std = std
 
-    def normalisation(self, x: Tensor, facts: DataFacts | None) -> tuple[Tensor, Tensor]:
+    def normalisation(self, x: Tensor, facts: Normalised | None) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation ``[1, C, 1, ...]`` of the input's pixels; 0 and 1 where nobody tells."""
         mean, std = self.mean, self.std
         if mean is None and facts is not None:
@@ -71,19 +84,19 @@ class InputSpace(Plain):
         shape = (1, -1, *[1] * (x.ndim - 2))
         return x.new_tensor(mean).reshape(shape), x.new_tensor(std).reshape(shape)
 
-    def unit(self, x: Tensor, facts: DataFacts | None) -> Tensor:
+    def unit(self, x: Tensor, facts: Normalised | None) -> Tensor:
         """What a size of 1 is in the input, ``[1, C, 1, ...]``."""
         std = self.normalisation(x, facts)[1]
         return 1 / std if self.units == "pixel" else torch.ones_like(std)
 
-    def bounds(self, x: Tensor, facts: DataFacts | None) -> tuple[Tensor, Tensor] | tuple[None, None]:
+    def bounds(self, x: Tensor, facts: Normalised | None) -> tuple[Tensor, Tensor] | tuple[None, None]:
         """The lowest and the highest valid input, or None twice."""
         if not self.clip:
             return None, None
         mean, std = self.normalisation(x, facts)
         return -mean / std, (1 - mean) / std
 
-    def check(self, x: Tensor, facts: DataFacts | None) -> None:
+    def check(self, x: Tensor, facts: Normalised | None) -> None:
         """Says that inputs are no pixels where they are to stay such; waits for the device.
 
         Raises:
@@ -98,7 +111,7 @@ class InputSpace(Plain):
                 "clip=False and sizes in the units of the input, for inputs that are no pixels."
             )
 
-    def clipped(self, x: Tensor, facts: DataFacts | None) -> Tensor:
+    def clipped(self, x: Tensor, facts: Normalised | None) -> Tensor:
         """The nearest valid input."""
         low, high = self.bounds(x, facts)
         return x if low is None else x.clamp(low, high)

@@ -18,6 +18,7 @@ from lightning_perturb.core.distributed import rank
 from lightning_perturb.core.evaluated import EvaluatedModule
 from lightning_perturb.core.groups import ClassGroups
 from lightning_perturb.core.hyperparameters import drop_linked, left_out, live_arguments, plain_data
+from lightning_perturb.core.logits import logits_in
 from lightning_perturb.core.modes import frozen_statistics
 from lightning_perturb.core.needs import DataFacts, Needs
 from lightning_perturb.core.state import StateMixin
@@ -321,8 +322,7 @@ class PerturbationModule(StateMixin, EvaluatedModule):
             if self.channels_last and x.ndim == 4:
                 x = x.contiguous(memory_format=torch.channels_last)
             out = call(x)
-        out = getattr(out, "logits", out)
-        logits = out[0] if isinstance(out, (tuple, list)) else out
+        logits = logits_in(out)
         if not isinstance(logits, Tensor) or logits.ndim != 2 or logits.shape[1] != self.num_classes:
             shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
             raise ValueError(
@@ -466,7 +466,7 @@ class PerturbationModule(StateMixin, EvaluatedModule):
         if self.needs.domains and not facts.num_domains:
             raise ValueError(
                 f"{type(self).__name__} trains on samples of several domains, of which the data tells none. Use data "
-                "with domains, such as ColoredDigits or Waterbirds, or Arrays with its argument domains."
+                "with domains, such as ColoredDigits or Waterbirds, Arrays with domains, or Wrap with domain_key."
             )
         self.facts = facts
         take_vocabulary = getattr(self.net, "take_vocabulary", None)

@@ -6,14 +6,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_perturb.checks import check_positive
 from lightning_perturb.core.batch import Batch
-from lightning_perturb.core.module import CHECKPOINT_KEY, PerturbationModule
+from lightning_perturb.core.first_phase import FirstPhaseModule
+from lightning_perturb.core.module import CHECKPOINT_KEY
 from lightning_perturb.functional.cross_entropy import cross_entropy
 from lightning_perturb.functional.forward_correction import forward_corrected_loss
 
 
-class TransitionModule(PerturbationModule):
+class TransitionModule(FirstPhaseModule):
     """A method with the loss -log sum_k p_k T[k, y] through a transition matrix T that a first training estimates.
 
     In a first phase the network learns by cross-entropy; then :meth:`estimate` gives T. The second phase starts anew,
@@ -28,14 +28,13 @@ class TransitionModule(PerturbationModule):
         ValueError: If an argument is out of range; at the start of a fit, if nobody says how long the first phase is.
     """
 
+    first_argument = "estimate_epochs"
+
     transition: Tensor
     estimated: Tensor
 
     def __init__(self, *args: Any, estimate_epochs: int | None = None, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        if estimate_epochs is not None:
-            check_positive("estimate_epochs", estimate_epochs)
-        self.estimate_epochs = estimate_epochs
+        super().__init__(*args, first_epochs=estimate_epochs, **kwargs)
         self.add_state("transition", torch.eye(self.num_classes))
         self.add_state("estimated", torch.tensor(False))
         self._first_weights: dict[str, Tensor] = {}
@@ -46,27 +45,9 @@ class TransitionModule(PerturbationModule):
         """T ``[C, C]``, rows true and columns given classes, as the network shows it; the same on all ranks."""
         raise NotImplementedError(f"{type(self).__name__} must say how it estimates the transition matrix.")
 
-    @property
-    def known(self) -> bool:
-        """Whether T is given, so that there is nothing to estimate."""
-        return False
-
-    def phases(self) -> list[tuple[int, str]]:
-        """Warm-up, estimation and the corrected main phase."""
-        first = self.warmup_epochs
-        return [(0, "warmup"), (first, "estimate"), (first + self._estimating(), "main")]
-
-    def _estimating(self) -> int:
-        if self.known:
-            return 0
-        if self.estimate_epochs is not None:
-            return self.estimate_epochs
-        epochs = 0 if self._trainer is None else self._trainer.max_epochs or 0
-        return max((epochs - self.warmup_epochs) // 2, 1)
-
     def sample_loss(self, logits: Tensor, target: Tensor, batch: Batch) -> Tensor:
         """Cross-entropy while T is estimated, then the corrected loss."""
-        if self.phase == "estimate":
+        if self.phase == "first":
             return cross_entropy(logits, target)
         return forward_corrected_loss(logits, target, self.transition)
 
@@ -108,14 +89,6 @@ class TransitionModule(PerturbationModule):
             copy.deepcopy(configured["lr_scheduler"]["scheduler"].state_dict()) if scheduled else None
         )
         return configured
-
-    def on_fit_start(self) -> None:
-        """As in the base; checks that the first phase has a length."""
-        super().on_fit_start()
-        if not self.known and self.estimate_epochs is None and (self.trainer.max_epochs or -1) < 1:
-            raise ValueError(
-                "estimate_epochs=None takes half of max_epochs, which the Trainer does not have. Set estimate_epochs."
-            )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """As in the base, with the first weights as long as they are needed."""

@@ -1,6 +1,6 @@
 """The papers' augmentation, on whole batches of uint8 images."""
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,7 @@ class Augmentation:
         draws: How many uniform numbers one image needs.
     """
 
-    draws: ClassVar[int] = 0
+    draws: int = 0
 
     def __call__(self, x: Tensor, uniform: Tensor) -> Tensor:
         """Augments a batch.
@@ -43,7 +43,7 @@ class CropFlip(Augmentation):
         flip: Mirror half of the images; switch off for digits and text in images.
     """
 
-    draws: ClassVar[int] = 3
+    draws = 3
 
     def __init__(self, padding: int = 4, mode: Literal["zeros", "reflect"] = "zeros", flip: bool = True) -> None:
         if padding < 0:
@@ -97,7 +97,7 @@ class RandomResizedCrop(Augmentation):
         flip: Mirror half of the images.
     """
 
-    draws: ClassVar[int] = 5
+    draws = 5
 
     def __init__(
         self,
@@ -146,6 +146,43 @@ def _resized(image: Tensor, size: int) -> Tensor:
     return resized[None] if len(image) == 1 else resized.permute(2, 0, 1)
 
 
+class RandomCrop(Augmentation):
+    """A random square of the image, as it is, and a random horizontal flip.
+
+    Args:
+        size: Height and width of the result; at most those of the image.
+        flip: Mirror half of the images.
+    """
+
+    draws = 3
+
+    def __init__(self, size: int, flip: bool = True) -> None:
+        check_positive("size", size)
+        self.size = size
+        self.flip = flip
+
+    def __call__(self, x: Tensor, uniform: Tensor) -> Tensor:
+        """Crops and flips, see :class:`Augmentation`."""
+        room = _room(x, self.size)
+        # a product may be rounded up to the next whole number
+        corners = torch.minimum((uniform[:, :2] * (room + 1)).long(), room).tolist()
+        out = torch.empty((*x.shape[:2], self.size, self.size), dtype=torch.uint8)
+        for image, row, (top, left) in zip(x, out, corners, strict=True):
+            row.copy_(image[:, top : top + self.size, left : left + self.size])
+        if self.flip:
+            mirrored = uniform[:, 2] < 0.5
+            out[mirrored] = out[mirrored].flip(-1)
+        return out
+
+
+def _room(x: Tensor, size: int) -> Tensor:
+    """How far a square can be moved down and to the right in images ``[2]``."""
+    height, width = x.shape[-2:]
+    if min(height, width) < size:
+        raise ValueError(f"size={size} does not fit in images of {height} x {width}. Choose a smaller size.")
+    return torch.tensor([height - size, width - size])
+
+
 class CenterCrop(Augmentation):
     """The middle of the image, with nothing random about it: what evaluation sees beside a random crop.
 
@@ -159,8 +196,26 @@ class CenterCrop(Augmentation):
 
     def __call__(self, x: Tensor, uniform: Tensor) -> Tensor:
         """Crops, see :class:`Augmentation`."""
-        height, width = x.shape[-2:]
-        if min(height, width) < self.size:
-            raise ValueError(f"size={self.size} does not fit in images of {height} x {width}. Choose a smaller size.")
-        top, left = (height - self.size) // 2, (width - self.size) // 2
+        top, left = (_room(x, self.size) // 2).tolist()
         return x[..., top : top + self.size, left : left + self.size].contiguous()
+
+
+class AugmentChain(Augmentation):
+    """Several augmentations one after another, each of what the one before gave.
+
+    Args:
+        steps: The augmentations in order, at least one.
+    """
+
+    def __init__(self, steps: list[Augmentation]) -> None:
+        if not steps:
+            raise ValueError("steps=[] is empty. Give at least one augmentation, or augment: false for none.")
+        self.steps = steps
+        self.draws = sum(step.draws for step in steps)
+
+    def __call__(self, x: Tensor, uniform: Tensor) -> Tensor:
+        """Augments, see :class:`Augmentation`."""
+        parts = torch.split(uniform, [step.draws for step in self.steps], dim=1)
+        for step, own in zip(self.steps, parts, strict=True):
+            x = step(x, own)
+        return x

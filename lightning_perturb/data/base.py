@@ -150,7 +150,7 @@ class PerturbationDataModule(DrawnDataModule):
                 self._training_domains(len(train[1]), meta is not None),
                 None if meta is None else meta[1],
             )
-            self._train = train if meta is None else (joined(train[0], meta[0]), self._labels)
+            self._train = train if meta is None else (joined(train[0], meta[0]), self._read_labels)
             self._read_evaluation_domains("train", len(train[1]))
             if self._val is not None:
                 self._read_evaluation_domains("val", len(self._val[1]))
@@ -181,7 +181,7 @@ class PerturbationDataModule(DrawnDataModule):
         if found is not None:
             found = check_overlapping(found, samples, self.evaluation_domain_names, source)
             # clean samples behind the training set are of none of them
-            beyond = len(self._labels) - samples if split == "train" else 0
+            beyond = len(self._read_labels) - samples if split == "train" else 0
             found = np.concatenate([found, np.zeros((beyond, found.shape[1]), dtype=found.dtype)])
         elif split == "train":
             found = self.domains
@@ -197,7 +197,7 @@ class PerturbationDataModule(DrawnDataModule):
         views = self._needs.views if self._needs is not None else 1
         training = self._loader(sampler, self._samples(self.given_labels), self.augment, views)
         return self._with_meta(
-            training, sampler, lambda meta: self._loader(meta, self._samples(self._labels), self.augment, 1)
+            training, sampler, lambda meta: self._loader(meta, self._samples(self._read_labels), self.augment, 1)
         )
 
     def val_dataloader(self) -> Any:
@@ -235,7 +235,7 @@ class PerturbationDataModule(DrawnDataModule):
     def clean_dataloader(self) -> Any:
         """The clean meta samples in index order, not augmented, with true labels."""
         self._need_setup()
-        return self._evaluation(self._samples(self._labels), self.meta_index)
+        return self._evaluation(self._samples(self._read_labels), self.meta_index)
 
     def raw_inputs(self, positions: npt.ArrayLike) -> Tensor:
         """Training inputs as read (uint8 images or features) at positions of the full training set ``[n, ...]``.

@@ -24,15 +24,19 @@ def joined(first: Inputs, second: Inputs) -> Inputs:
     Raises:
         ValueError: If they are of different kinds or shapes.
     """
-    if first.dtype == second.dtype and first.shape[1:] == second.shape[1:]:
-        if isinstance(first, ImageFiles) and isinstance(second, ImageFiles):
-            return first + second
-        if isinstance(first, Tensor) and isinstance(second, Tensor):
-            return torch.cat([first, second])
+    kinds = _kind(first), _kind(second)
+    if isinstance(first, ImageFiles) and isinstance(second, ImageFiles) and first.size == second.size:
+        return first + second
+    if isinstance(first, Tensor) and isinstance(second, Tensor) and kinds[0] == kinds[1]:
+        return torch.cat([first, second])
     raise ValueError(
-        f"Training samples are {first.dtype} of shape {tuple(first.shape[1:])}, clean ones {second.dtype} of shape "
-        f"{tuple(second.shape[1:])}. Give both in the same form."
+        f"Training samples are {kinds[0]}, clean ones {kinds[1]}, which cannot stand behind them. Give both as "
+        "tensors, or as image files, of one shape."
     )
+
+
+def _kind(x: Inputs) -> str:
+    return type(x).__name__ if isinstance(x, Texts) else f"{x.dtype} of shape {tuple(x.shape[1:])}"
 
 
 class BatchedSet(Dataset[Any]):

@@ -254,7 +254,7 @@ class DrawnDataModule(LightningDataModule):
                 total=total,
             )
         self._splits = rest, val, meta
-        self._labels, self.given_labels = labels, given
+        self._read_labels, self.given_labels = labels, given
         self._drawn = True
         self._hand_out_meta()
 
@@ -312,7 +312,7 @@ class DrawnDataModule(LightningDataModule):
             # the method is about to refuse the labels themselves
             return
         names = self._part_names(self.meta_by)
-        parts = self._balanced_parts(self._labels, self.meta_by, "meta_by")[self.meta_index]
+        parts = self._balanced_parts(self._read_labels, self.meta_by, "meta_by")[self.meta_index]
         missing = np.flatnonzero(count_classes(parts, len(names)) == 0)
         if len(missing):
             method = type(self.trainer.lightning_module).__name__  # type: ignore[union-attr]
@@ -341,7 +341,7 @@ class DrawnDataModule(LightningDataModule):
         """What a method learns of the data before training."""
         self._need_setup()
         return DataFacts(
-            num_samples=len(self._labels),
+            num_samples=len(self._read_labels),
             num_classes=self.num_classes,
             class_counts=self.class_counts,
             mean=self.mean,
@@ -363,13 +363,13 @@ class DrawnDataModule(LightningDataModule):
     @property
     def true_labels(self) -> Labels | None:
         """True labels of the full training set ``[N]``; None where nobody knows them, and before ``setup("fit")``."""
-        return self._labels if self._drawn and self.labels_known else None
+        return self._read_labels if self._drawn and self.labels_known else None
 
     @property
     def true_counts(self) -> Labels | None:
         """True labels by class in the training split ``[C]``, or positives; None where nobody knows them."""
         self._need_setup()
-        return count_classes(self._labels[self.train_index], self.num_classes) if self.labels_known else None
+        return count_classes(self._read_labels[self.train_index], self.num_classes) if self.labels_known else None
 
     @property
     def group_counts(self) -> Labels | None:
@@ -386,7 +386,7 @@ class DrawnDataModule(LightningDataModule):
         self._need_setup()
         if not self.labels_known:
             return None
-        wrong: npt.NDArray[np.bool_] = self.given_labels != self._labels
+        wrong: npt.NDArray[np.bool_] = self.given_labels != self._read_labels
         return np.asarray(wrong.any(axis=1)) if self.multi_label else wrong
 
     @property
@@ -398,7 +398,7 @@ class DrawnDataModule(LightningDataModule):
         self._need_setup()
         if not self.labels_known:
             return float("nan")
-        return noise_rate(self._labels[self.train_index], self.given_labels[self.train_index])
+        return noise_rate(self._read_labels[self.train_index], self.given_labels[self.train_index])
 
     @property
     def transition_matrix(self) -> npt.NDArray[np.float64]:
@@ -409,7 +409,7 @@ class DrawnDataModule(LightningDataModule):
         """
         self._need_setup()
         realized = realized_entry_matrices if self.multi_label else realized_transition_matrix
-        matrix = realized(self._labels[self.train_index], self.given_labels[self.train_index], self.num_classes)
+        matrix = realized(self._read_labels[self.train_index], self.given_labels[self.train_index], self.num_classes)
         return matrix if self.labels_known else np.full_like(matrix, np.nan)
 
     @property
@@ -417,7 +417,7 @@ class DrawnDataModule(LightningDataModule):
         """Names this set with its splits and labels: another set at a resume is an error."""
         self._need_setup()
         digest = hashlib.sha256()
-        for part in (self._labels, self.given_labels, self.train_index, self.val_index, self.meta_index):
+        for part in (self._read_labels, self.given_labels, self.train_index, self.val_index, self.meta_index):
             digest.update(np.ascontiguousarray(part, dtype=np.int64).tobytes())
         return digest.hexdigest()[:16]
 
@@ -436,7 +436,7 @@ class DrawnDataModule(LightningDataModule):
     @property
     def _val_labels(self) -> Labels:
         """Labels that validation samples carved from the training set show."""
-        return self.given_labels if self.val_labels == "given" else self._labels
+        return self.given_labels if self.val_labels == "given" else self._read_labels
 
     @property
     def _ranks(self) -> tuple[int, int]:
@@ -511,7 +511,7 @@ class DrawnDataModule(LightningDataModule):
         if needs is None or not needs.meta:
             return training
         size = self.meta_batch_size or sampler.batch_size
-        parts = self._balanced_parts(self._labels, self.meta_by, "meta_by")[self.meta_index]
+        parts = self._balanced_parts(self._read_labels, self.meta_by, "meta_by")[self.meta_index]
         positions = torch.from_numpy(self.meta_index)
         order = MetaSampler(positions, parts, size, sampler, from_epoch=needs.meta_from, every=needs.meta_every)
         meta = load(order)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,22 @@ from PIL import Image
 from torch import Tensor
 
 from lightning_perturb.checks import check_choice, check_positive
+
+#: endings of the files that are images
+IMAGES = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+
+
+def class_folders(folder: Path) -> list[str]:
+    """Names of the folders in a folder, sorted."""
+    return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
+
+
+def image_paths(folder: str) -> Iterator[str]:
+    """The images in a folder and in those below it, in no order."""
+    for base, _, names in os.walk(folder, followlinks=True):
+        for name in names:
+            if not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGES:
+                yield os.path.join(base, name)
 
 
 def decode_image(path: str, size: int, fit: str = "crop") -> npt.NDArray[np.uint8]:

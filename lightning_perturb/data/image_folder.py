@@ -22,9 +22,8 @@ from torch import Tensor
 from lightning_perturb.checks import check_positive
 from lightning_perturb.data.augment import Augmentation, CropFlip
 from lightning_perturb.data.base import Labels, PerturbationDataModule
-from lightning_perturb.data.image_files import decode_image
+from lightning_perturb.data.image_files import IMAGES, class_folders, decode_image, image_paths
 
-_IMAGES = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 # files decoded between two writes: enough to keep every core busy, little enough to need no memory
 _BLOCK = 256
 
@@ -82,7 +81,7 @@ class ImageFolder(PerturbationDataModule):
         """
         if self._names is None:
             train = Path(self.root) / "train"
-            self._names = _class_folders(train) if train.is_dir() else []
+            self._names = class_folders(train) if train.is_dir() else []
         if not self._names:
             raise FileNotFoundError(
                 f"root={self.root!r} has no class folders in train/. Put the images into {self.root}/train/<class>/ "
@@ -117,9 +116,9 @@ class ImageFolder(PerturbationDataModule):
     def _has(self, split: str) -> bool:
         return split == "train" or (Path(self.root) / split).is_dir()
 
-    def _listing(self, split: str) -> "_Listing":
+    def _listing(self, split: str) -> "FolderListing":
         names, folder = self.class_names, Path(self.root) / split
-        present = _class_folders(folder)
+        present = class_folders(folder)
         for fault, classes in (("lacks", set(names) - set(present)), ("has", set(present) - set(names))):
             if classes:
                 raise ValueError(
@@ -132,11 +131,11 @@ class ImageFolder(PerturbationDataModule):
         if split == "train" and empty.size:
             raise ValueError(
                 f"{folder / names[empty[0]]} holds no image ({empty.size} such classes). Put images there "
-                f"({', '.join(sorted(_IMAGES))}), or remove the folder from every split."
+                f"({', '.join(sorted(IMAGES))}), or remove the folder from every split."
             )
         return listing
 
-    def _decoded(self, split: str, listing: "_Listing") -> Path:
+    def _decoded(self, split: str, listing: "FolderListing") -> Path:
         """The file with the decoded images; written if it is not there."""
         name = f"{split}-{self.size}-{listing.checksum}.npy"
         folders = self._cache_folders()
@@ -156,38 +155,37 @@ class ImageFolder(PerturbationDataModule):
 
 
 @dataclass(frozen=True)
-class _Listing:
+class FolderListing:
     """Image files of a split, their labels, and a name for this state of the folder."""
 
     files: list[str]
     labels: Labels
     checksum: str
 
+    @classmethod
+    def of(cls, files: list[str], labels: list[int], folder: Path) -> "FolderListing":
+        """Files in a folder with their labels.
 
-def _class_folders(folder: Path) -> list[str]:
-    return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
-
-
-def _list(folder: Path, names: list[str]) -> _Listing:
-    files: list[str] = []
-    labels: list[int] = []
-    digest = hashlib.sha256()
-    start = len(str(folder)) + 1
-    for label, name in enumerate(names):
-        for path in sorted(_image_files(os.path.join(folder, name))):
+        Raises:
+            FileNotFoundError: If there is no such file.
+        """
+        digest = hashlib.sha256()
+        start = len(str(folder)) + 1
+        for path in files:
             state = os.stat(path)
             place = path[start:].replace(os.sep, "/")
             digest.update(f"{place}\0{state.st_size}\0{state.st_mtime_ns}\n".encode())
-            files.append(path)
-            labels.append(label)
-    return _Listing(files, np.asarray(labels, dtype=np.int64), digest.hexdigest()[:16])
+        return cls(files, np.asarray(labels, dtype=np.int64), digest.hexdigest()[:16])
 
 
-def _image_files(folder: str) -> Iterator[str]:
-    for base, _, names in os.walk(folder, followlinks=True):
-        for name in names:
-            if not name.startswith(".") and os.path.splitext(name)[1].lower() in _IMAGES:
-                yield os.path.join(base, name)
+def _list(folder: Path, names: list[str]) -> FolderListing:
+    files: list[str] = []
+    labels: list[int] = []
+    for label, name in enumerate(names):
+        found = sorted(image_paths(os.path.join(folder, name)))
+        files += found
+        labels += [label] * len(found)
+    return FolderListing.of(files, labels, folder)
 
 
 def _first_writable(folders: list[Path]) -> Path:

@@ -12,6 +12,41 @@ _INATURALIST_MEAN = (0.466, 0.471, 0.380)
 _INATURALIST_STD = (0.195, 0.194, 0.192)
 
 
+def read_list(argument: str, path: Path, root: Path, classes: int | None, remedy: str) -> Listing:
+    """Reads a list of image files, one ``relative/path class_id`` on each line.
+
+    Args:
+        argument: What the list is called where it does not exist.
+        path: The list.
+        root: Folder that its paths are relative to.
+        classes: How many classes there are; None where that is not known.
+        remedy: What to do where the list does not exist.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If a line is not a path and a number, or a class id is too large.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{argument}: {path} does not exist. {remedy}")
+    paths: list[str] = []
+    labels: list[int] = []
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, 1):
+            parts = line.rsplit(maxsplit=1)
+            if not parts:
+                continue
+            if len(parts) != 2 or not parts[1].isdecimal():
+                raise ValueError(
+                    f"{path}, line {number}: {line.strip()!r} is not 'relative/path class_id'. Repair the list."
+                )
+            paths.append(str(root / parts[0]))
+            labels.append(int(parts[1]))
+    ids = np.asarray(labels, dtype=np.int64)
+    if classes is not None:
+        check_labels(ids, classes, f"{path}: label")
+    return Listing(paths, ids, str(path))
+
+
 class TextLists(LazyImages):
     """Image files that text files list; a subclass names the files, in :attr:`lists`.
 
@@ -54,25 +89,7 @@ class TextLists(LazyImages):
         return self._listed[split]
 
     def _parsed(self, split: str, path: Path) -> Listing:
-        if not path.is_file():
-            raise FileNotFoundError(f"{split}_list: {path} does not exist. {self._remedy(path)}")
-        paths: list[str] = []
-        labels: list[int] = []
-        with path.open(encoding="utf-8") as lines:
-            for number, line in enumerate(lines, 1):
-                parts = line.rsplit(maxsplit=1)
-                if not parts:
-                    continue
-                if len(parts) != 2 or not parts[1].isdecimal():
-                    raise ValueError(
-                        f"{path}, line {number}: {line.strip()!r} is not 'relative/path class_id'. Repair the list."
-                    )
-                paths.append(str(Path(self.root) / parts[0]))
-                labels.append(int(parts[1]))
-        ids = np.asarray(labels, dtype=np.int64)
-        if self._classes is not None:
-            check_labels(ids, self._classes, f"{path}: label")
-        return Listing(paths, ids, str(path))
+        return read_list(f"{split}_list", path, Path(self.root), self._classes, self._remedy(path))
 
     def _remedy(self, path: Path) -> str:
         return "Write one 'relative/path class_id' on each of its lines."

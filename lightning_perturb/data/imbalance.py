@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from lightning_perturb.checks import check_choice, check_rate
+from lightning_perturb.checks import check_choice, check_positive, check_rate
 from lightning_perturb.data.labels import Labels, check_labels, choose_per_class, count_classes
 
 
@@ -135,6 +135,26 @@ class Step(Imbalance):
         tail = np.arange(len(available)) >= len(available) - int(self.fraction * len(available) + _SLACK)
         head = available.sum() / len(available)
         return _keep(available, np.where(tail, head * (1 / self.ratio), head), self.by)
+
+
+class Balanced(Imbalance):
+    """No imbalance: every class keeps as many samples, such as a balanced part of a large set with noisy labels.
+
+    Args:
+        per_class: samples of each class; a class that has fewer keeps all. None takes the size of the smallest class.
+
+    Raises:
+        ValueError: if ``per_class`` is not positive.
+    """
+
+    def __init__(self, per_class: int | None = None) -> None:
+        if per_class is not None:
+            check_positive("per_class", per_class)
+        self.per_class = per_class
+
+    def class_counts(self, available: Labels, before_split: Labels | None = None) -> Labels:
+        """Returns how many samples of each class to keep, shape [C]."""
+        return np.minimum(available, available.min() if self.per_class is None else self.per_class)
 
 
 # 0.3 * 10 and 5000 * 0.01 must not lose one to the last bit of a float

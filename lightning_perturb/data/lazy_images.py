@@ -40,6 +40,16 @@ class Listing(NamedTuple):
         return Listing([self.paths[place] for place in kept], self.labels[kept], self.source, domains)
 
 
+def warn_of_other_numbers(kind: type, split: str, found: int, published: int | None, source: str) -> None:
+    """Warns where a split has not as many images as were published."""
+    if published not in (None, found):
+        warnings.warn(
+            f"{source} gives {found} {split} images, {kind.__name__} was published with {published}. Copies with other "
+            "numbers go round; results are then compared on other data.",
+            stacklevel=3,
+        )
+
+
 class LazyImages(PerturbationDataModule):
     """Image files that a list gives labels to, decoded anew whenever they are served.
 
@@ -116,13 +126,8 @@ class LazyImages(PerturbationDataModule):
         listing = self.listing(split)
         if listing is None:
             return None
-        expected = self.published.get(split)
-        if listing.paths and expected not in (None, len(listing.paths)):
-            warnings.warn(
-                f"{listing.source} gives {len(listing.paths)} {split} images, {type(self).__name__} was published with "
-                f"{expected}. Copies with other numbers go round; results are then compared on other data.",
-                stacklevel=2,
-            )
+        if listing.paths:
+            warn_of_other_numbers(type(self), split, len(listing.paths), self.published.get(split), listing.source)
         meta = self.meta_listing() if split == "train" and self.brings_meta else None
         if meta is not None:
             listing = listing.without(meta)

@@ -83,6 +83,16 @@ class Tasks(LightningDataModule):
         )
 
     @property
+    def mean(self) -> tuple[float, ...] | None:
+        """What all tasks subtract from pixels in [0, 1] by channel; None where they differ."""
+        return _common([data.mean for data in self._tasks])
+
+    @property
+    def std(self) -> tuple[float, ...] | None:
+        """What all tasks divide by, likewise."""
+        return _common([data.std for data in self._tasks])
+
+    @property
     def batch_size(self) -> int:
         """The first task's size of a batch."""
         return int(self._tasks[0].batch_size)
@@ -170,3 +180,7 @@ class Tasks(LightningDataModule):
             return {name: getattr(self._tasks[int(name)], hook)(part, *args) for name, part in batch.items()}
         # an evaluation loader is of the task in its place
         return getattr(self._tasks[args[-1]], hook)(batch, *args[:-1], 0)
+
+
+def _common(values: list[tuple[float, ...] | None]) -> tuple[float, ...] | None:
+    return values[0] if all(value == values[0] for value in values) else None

@@ -18,6 +18,7 @@ from lightning_perturb.figures.loss_variation import (
 )
 from lightning_perturb.figures.perturbation import perturbation_distribution
 from lightning_perturb.figures.read import read_metric
+from lightning_perturb.figures.robustness import robustness_curve
 from lightning_perturb.figures.save import save
 from lightning_perturb.figures.self_paced import loss_ratio_curve, spl_weight_curves
 from lightning_perturb.figures.sensitivity import accuracy_by_value
@@ -41,6 +42,7 @@ __all__ = [
     "loss_variation_over_epochs",
     "perturbation_distribution",
     "read_metric",
+    "robustness_curve",
     "save",
     "spl_weight_curves",
     "values_over_epochs",

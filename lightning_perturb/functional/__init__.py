@@ -57,6 +57,7 @@ from lightning_perturb.functional.cross_entropy import (
     probability_margin,
 )
 from lightning_perturb.functional.decoupling import scaled_logits, tau_normalized_logits, tau_normalized_weight
+from lightning_perturb.functional.determinant_information import dmi_loss, joint_distribution
 from lightning_perturb.functional.distribution_balanced import (
     distribution_balanced_loss,
     negative_tolerant_bias,
@@ -72,7 +73,12 @@ from lightning_perturb.functional.forward_correction import (
     gold_transition,
 )
 from lightning_perturb.functional.gce import gce_loss, truncated_gce_keep, truncated_gce_loss
-from lightning_perturb.functional.group_dro import balanced_group_weights, generalization_adjustment, group_dro_step
+from lightning_perturb.functional.group_dro import (
+    balanced_group_weights,
+    generalization_adjustment,
+    group_dro_step,
+    group_risks,
+)
 from lightning_perturb.functional.iada import (
     adversarial_logits,
     fairness_term,
@@ -104,7 +110,7 @@ from lightning_perturb.functional.isda import (
     pool,
 )
 from lightning_perturb.functional.js import js_loss
-from lightning_perturb.functional.knowledge_distillation import knowledge_distillation_loss
+from lightning_perturb.functional.knowledge_distillation import balanced_teacher_logits, knowledge_distillation_loss
 from lightning_perturb.functional.label_perturbation import perturb_label
 from lightning_perturb.functional.label_smoothing import smooth
 from lightning_perturb.functional.large_margin import large_margin_logits
@@ -189,6 +195,7 @@ from lightning_perturb.functional.strategies import (
     tail_adversarial,
 )
 from lightning_perturb.functional.svm_slack import hinge_loss, slack, svm_slack
+from lightning_perturb.functional.tde import drift_cosines, multi_head_logits, tde_logits
 from lightning_perturb.functional.vrex import vrex_penalty
 
 __all__ = [
@@ -206,6 +213,7 @@ __all__ = [
     "arcface_logits",
     "average_class_loss",
     "balanced_group_weights",
+    "balanced_teacher_logits",
     "batch_statistics",
     "binary_cross_entropy",
     "binary_cross_entropy_entries",
@@ -240,9 +248,11 @@ __all__ = [
     "distribution_balanced_loss",
     "disturb_label",
     "dlb_loss",
+    "dmi_loss",
     "domain_balance",
     "domain_means",
     "doubted_anti_adversarial",
+    "drift_cosines",
     "effective_number_weights",
     "estimate_transition",
     "fairness_term",
@@ -262,6 +272,7 @@ __all__ = [
     "generalization_term",
     "gold_transition",
     "group_dro_step",
+    "group_risks",
     "hard_bootstrapping_target",
     "hard_by_share",
     "hard_by_value",
@@ -275,6 +286,7 @@ __all__ = [
     "isda_logits",
     "isda_perturbation",
     "isda_term",
+    "joint_distribution",
     "js_hyperparameters",
     "js_loss",
     "js_spread",
@@ -309,6 +321,7 @@ __all__ = [
     "mix_bootstrapping_target",
     "mixed_imbalance_errors",
     "mixture_spl_weights",
+    "multi_head_logits",
     "multi_label_lpl",
     "negative_tolerant_bias",
     "noise_gaps",
@@ -369,6 +382,7 @@ __all__ = [
     "tail_adversarial",
     "tau_normalized_logits",
     "tau_normalized_weight",
+    "tde_logits",
     "training_characteristics",
     "truncated_gce_keep",
     "truncated_gce_loss",

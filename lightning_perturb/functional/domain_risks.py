@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from lightning_perturb.functional._arguments import upcast
+from lightning_perturb.functional._classes import present_classes
 from lightning_perturb.functional._domains import check_domain, members, totals
 
 
@@ -27,18 +29,19 @@ def domain_means(values: Tensor, domain: Tensor) -> Tensor:
     return totals(who, values) / (sizes if values.ndim == 1 else sizes.unsqueeze(1))
 
 
-def domain_balance(domain: Tensor) -> Tensor:
+def domain_balance(domain: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     """Weights of samples with which the plain mean of losses becomes the mean of the domains' means, B / (K n_d).
 
     Args:
         domain: Domain ids, [B].
+        dtype: The dtype of the result.
 
     Returns:
-        [B], float32, of mean 1.
+        [B], of mean 1.
 
     Raises:
         ValueError: If the shape or dtype does not fit.
     """
     check_domain(domain, len(domain))
-    who, sizes = members(domain, domain.float())
-    return (len(domain) / (len(sizes) * sizes)) @ who
+    present, place, sizes = present_classes(domain)
+    return (len(domain) / (len(present) * sizes.to(dtype)))[place]

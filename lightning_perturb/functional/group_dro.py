@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 
 from lightning_perturb.checks import check_positive
+from lightning_perturb.functional._classes import present_classes
+from lightning_perturb.functional.domain_risks import domain_means
 
 
 def group_dro_step(log_weight: Tensor, losses: Tensor, step_size: float, present: Tensor | None = None) -> Tensor:
@@ -35,6 +37,26 @@ def group_dro_step(log_weight: Tensor, losses: Tensor, step_size: float, present
     with torch.no_grad():
         step = torch.where(present, step_size * losses.to(log_weight.dtype), 0.0)
         return torch.log_softmax(log_weight + step, 0)
+
+
+def group_risks(losses: Tensor, group: Tensor, num_groups: int) -> tuple[Tensor, Tensor]:
+    """The mean loss of each group in a batch, and how many samples it has there.
+
+    Args:
+        losses: Of each sample, [B].
+        group: Group ids, [B] in 0..G-1.
+        num_groups: G.
+
+    Returns:
+        The means, [G], 0 for absent groups, and the numbers, [G]; float32 for half-precision losses.
+
+    Raises:
+        ValueError: If the shapes or dtypes do not fit.
+    """
+    means = domain_means(losses, group)
+    present, _, sizes = present_classes(group)
+    empty = means.new_zeros(num_groups)
+    return empty.index_copy(0, present, means), empty.index_copy(0, present, sizes.to(means.dtype))
 
 
 def generalization_adjustment(counts: Tensor, adjustment: float) -> Tensor:

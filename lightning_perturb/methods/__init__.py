@@ -8,27 +8,36 @@ from lightning_perturb.methods.bootstrapping import HardBootstrapping, SoftBoots
 from lightning_perturb.methods.center_loss import CenterLoss
 from lightning_perturb.methods.class_weights import ClassBalanced, ClassBalancedFocal, ReWeighting
 from lightning_perturb.methods.confidence_penalty import ConfidencePenalty
+from lightning_perturb.methods.coral import CORAL
 from lightning_perturb.methods.cross_entropy import CrossEntropy
+from lightning_perturb.methods.deconfound_tde import DeconfoundTDE
 from lightning_perturb.methods.decoupling import ClassifierRetraining, LearnableWeightScaling, TauNormalization
+from lightning_perturb.methods.determinant_information import DMI
 from lightning_perturb.methods.distribution_balanced import NTR, RBCE, RBCENTR, RBCEFocal, RBCEFocalNTR
 from lightning_perturb.methods.disturb_label import DisturbLabel
 from lightning_perturb.methods.dlb import DLB
+from lightning_perturb.methods.domain_mix import LISA, DomainMix
 from lightning_perturb.methods.focal import Focal
 from lightning_perturb.methods.forward_correction import ForwardCorrection
 from lightning_perturb.methods.gold_loss_correction import GoldLossCorrection
+from lightning_perturb.methods.group_dro import UW, GroupDRO
 from lightning_perturb.methods.iada import IADA
+from lightning_perturb.methods.irm import IBIRM, IRM
 from lightning_perturb.methods.isda import ISDA
 from lightning_perturb.methods.isda_lpl import ISDALPL
-from lightning_perturb.methods.knowledge_distillation import KnowledgeDistillation
+from lightning_perturb.methods.knowledge_distillation import BalancedKnowledgeDistillation, KnowledgeDistillation
 from lightning_perturb.methods.label_smoothing import LabelSmoothing
 from lightning_perturb.methods.large_margin import LargeMarginSoftmax
 from lightning_perturb.methods.ldam import LDAM, LDAMDRW
+from lightning_perturb.methods.learning_to_reweight import L2RW
 from lightning_perturb.methods.logit_adjustment import LogitAdjustedLPL, LogitAdjustment, PostHocLogitAdjustment
 from lightning_perturb.methods.logit_compensation import LC, RBCELC, RBCEFocalLC
 from lightning_perturb.methods.logpert import LogPert
 from lightning_perturb.methods.lpl import LPL
 from lightning_perturb.methods.mbls import MbLS
+from lightning_perturb.methods.meta_class_weight import MetaClassWeight
 from lightning_perturb.methods.meta_iada import MetaIADA
+from lightning_perturb.methods.meta_label_correction import MLC
 from lightning_perturb.methods.meta_logit_adjustment import MetaLogitAdjustment
 from lightning_perturb.methods.meta_mixpert import MetaMixPert
 from lightning_perturb.methods.meta_weight_net import MetaWeightNet
@@ -53,19 +62,27 @@ from lightning_perturb.methods.risda import RISDA
 from lightning_perturb.methods.robust_losses import GCE, JS, MAE, RCE, SL, PolySoft, TruncatedGCE
 from lightning_perturb.methods.self_paced_logpert import SelfPacedLogPert
 from lightning_perturb.methods.transferred_robust_loss import TransferredRobustLoss
+from lightning_perturb.methods.vrex import VREx
 
 __all__ = [
+    "CORAL",
     "DLB",
+    "DMI",
     "GCE",
     "IADA",
+    "IBIRM",
+    "IRM",
     "ISDA",
     "ISDALPL",
     "JS",
+    "L2RW",
     "LC",
     "LDAM",
     "LDAMDRW",
+    "LISA",
     "LPL",
     "MAE",
+    "MLC",
     "NTR",
     "RBCE",
     "RBCELC",
@@ -74,9 +91,11 @@ __all__ = [
     "RCE",
     "RISDA",
     "SL",
+    "UW",
     "ActivePassiveLoss",
     "AdversarialLabelSmoothing",
     "ArcFace",
+    "BalancedKnowledgeDistillation",
     "BinaryCrossEntropy",
     "CategoryArcFace",
     "CenterLoss",
@@ -86,10 +105,13 @@ __all__ = [
     "ClassifierRetraining",
     "ConfidencePenalty",
     "CrossEntropy",
+    "DeconfoundTDE",
     "DisturbLabel",
+    "DomainMix",
     "Focal",
     "ForwardCorrection",
     "GoldLossCorrection",
+    "GroupDRO",
     "HardBootstrapping",
     "KnowledgeDistillation",
     "LabelSmoothing",
@@ -99,6 +121,7 @@ __all__ = [
     "LogitAdjustedLPL",
     "LogitAdjustment",
     "MbLS",
+    "MetaClassWeight",
     "MetaIADA",
     "MetaLogitAdjustment",
     "MetaMixPert",
@@ -137,4 +160,5 @@ __all__ = [
     "TauNormalization",
     "TransferredRobustLoss",
     "TruncatedGCE",
+    "VREx",
 ]

@@ -36,11 +36,6 @@ class CenterLoss(FeatureModule):
         self.center_rate = center_rate
         self.add_state("centers", torch.zeros(self.num_classes, self.num_features))
 
-    def perturb_logits(self, logits: Tensor, outputs: dict[str, Tensor], batch: Batch) -> Tensor:
-        """Leaves the logits as they are, and the features for :meth:`perturb_loss`."""
-        batch.extra["features"] = outputs["features"]
-        return super().perturb_logits(logits, outputs, batch)
-
     def perturb_loss(self, loss: Tensor, logits: Tensor, batch: Batch) -> Tensor:
         """l + weight / 2 ||h - c_y||²."""
         loss = super().perturb_loss(loss, logits, batch)

@@ -9,8 +9,7 @@ from torch import Tensor, nn
 from lightning_perturb.checks import check_choice, check_range
 from lightning_perturb.core import Batch, Coordinates
 from lightning_perturb.core.counts import CountedModule
-from lightning_perturb.core.deferred import DeferredModule
-from lightning_perturb.core.distributed import mean_over_ranks
+from lightning_perturb.core.weighted import WeightedModule
 from lightning_perturb.functional import (
     binary_focal_entries,
     effective_number_weights,
@@ -21,16 +20,13 @@ from lightning_perturb.methods.focal import Focal
 from lightning_perturb.nets import find_classifier
 
 
-class ReWeighting(DeferredModule, CountedModule):
+class ReWeighting(WeightedModule, CountedModule):
     """Every sample's loss times a weight of its class, 1 / n_c, scaled so that the weights of all classes sum to C.
 
     Combines with any loss: ``class LDAMDRW(ClassBalanced, LDAM)``.
 
     Args:
-        from_epoch: First epoch with weights; before, all are 1 (deferred re-weighting, DRW).
-        normalise: ``none``: the plain mean of the weighted losses. ``batch``: their sum over the sum of the weights in
-            the batch, on all ranks, as PyTorch's weighted cross-entropy has it.
-        **kwargs: Arguments of :class:`~lightning_perturb.core.PerturbationModule`, and ``class_counts`` of
+        **kwargs: Arguments of :class:`~lightning_perturb.core.weighted.WeightedModule`, and ``class_counts`` of
             :class:`~lightning_perturb.core.counts.CountedModule`.
     """
 
@@ -38,12 +34,8 @@ class ReWeighting(DeferredModule, CountedModule):
 
     class_weight: Tensor
 
-    def __init__(
-        self, *args: Any, from_epoch: int = 0, normalise: Literal["none", "batch"] = "none", **kwargs: Any
-    ) -> None:
-        super().__init__(*args, from_epoch=from_epoch, **kwargs)
-        check_choice("normalise", normalise, ("none", "batch"))
-        self.normalise = normalise
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
         self.add_state("class_weight", torch.ones(self.num_classes), persistent=False)
 
     def class_weights(self, counts: Tensor) -> Tensor:
@@ -55,14 +47,11 @@ class ReWeighting(DeferredModule, CountedModule):
         super().use_counts(counts)
         self.class_weight.copy_(self.class_weights(counts))
 
-    def perturb_loss(self, loss: Tensor, logits: Tensor, batch: Batch) -> Tensor:
-        """w_y l, over the mean of w_y in the batch where it is normalised by it."""
-        loss = super().perturb_loss(loss, logits, batch)
-        if self.phase != "deferred":
-            return loss
-        known = self.class_weight.to(loss.dtype)
-        weights = known[batch.y] if batch.y.ndim == 1 else batch.y.to(loss.dtype) @ known
-        return loss * (weights / mean_over_ranks(weights.mean()) if self.normalise == "batch" else weights)
+    def sample_weights(self, batch: Batch) -> Tensor:
+        """w_y, or its mean over soft labels."""
+        if batch.y.ndim == 1:
+            return self.class_weight[batch.y]
+        return batch.y.to(self.class_weight.dtype) @ self.class_weight
 
 
 class ClassBalanced(ReWeighting):

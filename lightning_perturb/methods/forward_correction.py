@@ -47,9 +47,9 @@ class ForwardCorrection(TransitionModule):
             self.add_state("estimated", torch.tensor(True))
 
     @property
-    def known(self) -> bool:
-        """Whether ``transition`` was given."""
-        return self._known
+    def has_first_phase(self) -> bool:
+        """Unless ``transition`` was given."""
+        return not self._known
 
     def _matrix(self, rows: list[list[float]]) -> Tensor:
         classes = self.num_classes

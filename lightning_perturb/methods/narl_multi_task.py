@@ -107,16 +107,23 @@ class NARLMultiTask(NARLAdjuster):
         """Logits by the network of the task whose samples are evaluated."""
         return self.run(self.nets[self._task], x)
 
-    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Updates the ``val/`` metrics by the network of the loader's task."""
+    # set before the step, and kept after it for callbacks that ask for logits of the same samples
+    def on_validation_batch_start(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Takes the network of the loader's task."""
         self._task = dataloader_idx
-        super().validation_step(batch, batch_idx)
+
+    def on_test_batch_start(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Takes the network of the loader's task."""
+        self._task = dataloader_idx
+
+    def on_validation_epoch_end(self) -> None:
+        """As in the base; what follows is the first network's again."""
+        super().on_validation_epoch_end()
         self._task = 0
 
-    def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Updates the ``test/`` metrics by the network of the loader's task."""
-        self._task = dataloader_idx
-        super().test_step(batch, batch_idx)
+    def on_test_epoch_end(self) -> None:
+        """As in the base; what follows is the first network's again."""
+        super().on_test_epoch_end()
         self._task = 0
 
 

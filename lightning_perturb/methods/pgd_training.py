@@ -140,7 +140,8 @@ class PGDTraining(PerturbationModule):
         return nullcontext() if self._layer is None or delta is None else self._layer.moved(delta)
 
     def _attackable(self, batch: Batch) -> Tensor:
-        return float_input(type(self).__name__, batch, "Set perturb_at to embeddings, or use a method")
+        remedy = "Set perturb_at to embeddings, or use a method that perturbs logits or labels on such data."
+        return float_input(type(self).__name__, batch, remedy)
 
     def _check_pixels(self, x: Tensor) -> None:
         # one epoch sees every input; later ones need not wait for the device

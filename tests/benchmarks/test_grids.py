@@ -92,7 +92,7 @@ def test_there_is_a_row_for_every_method():
         rows = yaml.safe_load((BENCHMARKS / f"grids/parts/{file}.yaml").read_text())["methods"]["rows"]
         # a teacher or an adjuster must have been trained before; several tasks are several data sets
         names = {name for name in methods.__all__ if getattr(methods, name).multi_label == several}
-        names -= {"KnowledgeDistillation", "TransferredRobustLoss", "NARLMultiTask"}
+        names -= {"KnowledgeDistillation", "BalancedKnowledgeDistillation", "TransferredRobustLoss", "NARLMultiTask"}
         assert {row["class_path"] for row in rows.values()} == {f"lightning_perturb.methods.{name}" for name in names}
 
 
@@ -126,6 +126,47 @@ def test_the_numbers_on_texts_stand_beside_theirs():
     options = {run.row: run.config["method"]["init_args"] for run in grids[20].runs if run.column == "symmetric 20 %"}
     assert [options[row]["eta"] * options[row]["eps2"] > 0 for row in grids[20].rows[1:]] == [False, False, True]
     assert {options[row]["share"] for row in grids[20].rows[1:]} == {0.15}
+
+
+def test_the_numbers_on_imagenet_and_clothing1m_stand_beside_theirs():
+    tables = {n: read_grid(BENCHMARKS / f"grids/tax_table{n}.yaml") for n in ("11", "12", "13", "13_meta", "14", "15")}
+    for number, grid in tables.items():
+        metrics = ["test/acc"] if number in ("14", "15") else ["test/error", "test/top5_error"]
+        assert list(grid.metrics) == list(grid.papers) == metrics
+        for numbers in grid.papers.values():
+            assert all(re.fullmatch(r"\d{1,2}\.\d\d", value) for value in numbers.values())
+            # LogPert in closed form is a row of ours
+            assert {row for row, _ in numbers} == set(grid.rows) - {"LogPert exact"}
+            assert len(numbers) == len(grid.columns) * len({row for row, _ in numbers})
+    assert tables["11"].papers["test/top5_error"]["PGDTraining", "ImageNet"] == "7.33"
+    assert tables["13_meta"].papers["test/top5_error"]["MetaMixPert", "ResNet-101"] == "5.14"
+    assert tables["15"].paper["MetaMixPert", "Clothing1M"] == "75.41"
+    keys = {number: {run.key for run in grid.runs} for number, grid in tables.items()}
+    assert keys["13"] < keys["11"] | keys["12"]
+    for run in (*tables["11"].runs, *tables["12"].runs, *tables["13_meta"].runs):
+        schedule = run.config["method"]["init_args"]["lr_scheduler"]["init_args"]
+        assert (schedule, run.config["trainer"]) == ({"milestones": [75, 150, 225], "gamma": 0.1}, {"max_epochs": 250})
+        assert run.config["data"]["init_args"]["batch_size"] == 256
+    for run in (*tables["14"].runs, *tables["15"].runs):
+        optimizer = run.config["method"]["init_args"]["optimizer"]["init_args"]
+        assert optimizer == {"lr": 0.0008, "momentum": 0.9, "weight_decay": 0.001}
+
+
+def test_the_numbers_on_the_generalised_long_tail_stand_beside_theirs():
+    grid = read_grid(BENCHMARKS / "grids/iada_table4.yaml")
+    assert grid.columns == ["CLT", "GLT", "ALT"]
+    accuracy, precision = (grid.papers[name] for name in ("test/acc", "test/macro_precision"))
+    assert {row for row, _ in accuracy} == set(grid.rows)
+    # the paper has no numbers of logit adjustment where classes are balanced
+    assert len(accuracy) == len(precision) == 3 * len(grid.rows) - 1
+    assert all(re.fullmatch(r"\d\d\.\d\d", value) for value in (*accuracy.values(), *precision.values()))
+    assert accuracy["MetaIADA", "GLT"] == "44.36"
+    assert precision["cRT", "CLT"] == "45.34"
+    assert precision["RISDA", "ALT"] == "43.23"
+    for run in grid.runs:
+        longer = run.row in ("cRT", "LWS")
+        assert run.config["trainer"]["max_epochs"] == (110 if longer else 100)
+        assert run.config["data"]["init_args"]["protocol"] == run.column
 
 
 def test_the_numbers_of_multi_label_lpl_stand_beside_theirs():
@@ -298,6 +339,34 @@ def test_the_numbers_of_narl_adjuster_stand_beside_theirs():
     asymmetric = [run.config["data"]["init_args"]["label_noise"] for run in one.runs if run.column == "asymmetric 40 %"]
     assert {noise["class_path"].rpartition(".")[2] for noise in asymmetric} == {"CIFAR10AsymmetricOneWay"}
     assert {noise["init_args"]["rate"] for noise in asymmetric} == {0.4}
+
+
+def test_the_accuracies_under_attack_stand_beside_theirs():
+    grid = read_grid(BENCHMARKS / "grids/tax_table19.yaml")
+    assert grid.columns == ["random 10 %"]
+    assert grid.papers["test/acc"]["MixPert, ε2 = 6/255", "random 10 %"] == "88.67±0.15"
+    assert grid.papers["test/robust_acc"]["MixPert, ε2 = 8/255", "random 10 %"] == "70.25±0.14"
+    trainings = {run.row: {**run.config, "attack": None} for run in grid.runs}
+    for table, row, here in ((2, "MixPert", "MixPert, ε2 = 0"), (18, "both directions", "MixPert, ε2 = 2/255")):
+        runs = read_grid(BENCHMARKS / f"grids/tax_table{table}.yaml").runs
+        same = [run for run in runs if run.row == row and run.column == "random 10 %" and run.seed == 2]
+        (found,) = [run for run in same if run.config["net"]["class_path"].endswith("ResNet20")] or same
+        assert {**found.config, "attack": None} == trainings[here], (table, row)
+    for name in ("tax_table19", "digits_attacked"):
+        for run in read_grid(BENCHMARKS / f"grids/{name}.yaml").runs:
+            attack, method = build(run.config["attack"]), run.config["method"]["init_args"]
+            assert attack.steps == 20
+            assert method.get("eps2", method.get("eps", 0)) <= attack.eps + 1e-7
+            assert method.get("clip", True) == attack.space.clip or not method.get("eps2")
+
+
+def test_an_attack_names_other_runs(grid_file):
+    before = {run.key for run in read_grid(grid_file).runs}
+    attack = "attack: {class_path: lightning_perturb.attacks.FGSM, init_args: {eps: 0.1}}\n"
+    grid_file.write_text(grid_file.read_text() + attack)
+    assert not before & {run.key for run in read_grid(grid_file).runs}
+    grid_file.write_text(grid_file.read_text().replace(attack, "attack: null\n"))
+    assert before == {run.key for run in read_grid(grid_file).runs}
 
 
 def test_tables_with_the_same_runs_share_them():

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from lightning_perturb.core import random as keyed_random
-from lightning_perturb.data import CenterCrop, CropFlip, RandomResizedCrop
+from lightning_perturb.data import CenterCrop, CropFlip, RandomCrop, RandomResizedCrop
 
 
 def images(count=6, channels=3, height=8, width=8, seed=0):
@@ -165,3 +165,16 @@ def test_the_middle():
 def test_parts_that_do_not_exist(options, message):
     with pytest.raises(ValueError, match=message):
         RandomResizedCrop(**{"size": 4, **options})
+
+
+def test_a_random_square_is_where_the_numbers_say():
+    x = torch.arange(2 * 3 * 7 * 9, dtype=torch.int32).remainder(256).to(torch.uint8).reshape(2, 3, 7, 9)
+    # the largest number below one reaches the last place and not beyond
+    uniform = torch.tensor([[0.0, 1 - 2**-24, 0.9], [0.5, 0.3, 0.2]])
+    out = RandomCrop(5)(x, uniform)
+    assert torch.equal(out[0], x[0, :, 0:5, 4:9])
+    assert torch.equal(out[1], x[1, :, 1:6, 1:6].flip(-1))
+    assert torch.equal(RandomCrop(5, flip=False)(x, uniform)[1], x[1, :, 1:6, 1:6])
+    assert torch.equal(RandomCrop(7, flip=False)(x[..., :7], uniform), x[..., :7])
+    with pytest.raises(ValueError, match="size=8 does not fit in images of 7 x 9"):
+        RandomCrop(8)(x, uniform)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightning_perturb.data.imbalance import Exponential, Imbalance, Step
+from lightning_perturb.data.imbalance import Balanced, Exponential, Imbalance, Step
 from lightning_perturb.data.split import balanced_meta_split
 
 
@@ -134,3 +134,13 @@ def test_a_config_builds_the_imbalance(config, expected):
     # renamed in jsonargparse 4.49
     instantiate = getattr(parser, "instantiate", None) or parser.instantiate_classes
     assert type(instantiate(parser.parse_object({"imbalance": config})).imbalance) is expected
+
+
+def test_a_balanced_part():
+    labels = np.repeat([0, 1, 2], [9, 4, 6])
+    kept = Balanced()(labels, 3, np.random.default_rng(0))
+    assert np.bincount(labels[kept]).tolist() == [4, 4, 4]
+    kept = Balanced(5)(labels, 3, np.random.default_rng(0))
+    assert np.bincount(labels[kept]).tolist() == [5, 4, 5]
+    with pytest.raises(ValueError, match="per_class=0 must be"):
+        Balanced(0)

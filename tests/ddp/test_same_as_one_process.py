@@ -28,8 +28,9 @@ def test_state_and_weights(method, options, ranks):
     expected, logged = run(one)
     (first, first_logged), (second, second_logged) = ranks(run, one.but(data={"batch_size": 8}, trainer=TWO))
     assert different(_without_random(first), _without_random(second)) == [], "the ranks differ"
-    # single precision inside a method (bf16-safe softmax) leaves 1e-7
-    assert different(_without_random(expected), _without_random(first), tolerance=1e-6) == []
+    # single precision inside a method (bf16-safe softmax) leaves 1e-7; sums over domains have none inside
+    tolerance = 1e-10 if method.needs.domains else 1e-6
+    assert different(_without_random(expected), _without_random(first), tolerance=tolerance) == []
     assert logged == pytest.approx(first_logged, rel=1e-6, abs=1e-6)
     assert first_logged == second_logged
     seed_everything(0, verbose=False)

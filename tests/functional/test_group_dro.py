@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_perturb.functional import balanced_group_weights, generalization_adjustment, group_dro_step
+from lightning_perturb.functional import balanced_group_weights, generalization_adjustment, group_dro_step, group_risks
 
 
 def test_the_published_rule():
@@ -41,6 +41,14 @@ def test_groups_that_do_not_count_and_no_step():
     same = group_dro_step(log_q, losses, 0.0)
     assert torch.equal(same.exp(), log_q.exp())
     assert not same.requires_grad
+
+
+def test_risks_of_groups():
+    losses = torch.tensor([1.0, 2.0, 6.0, 3.0], dtype=torch.float64, requires_grad=True)
+    risks, sizes = group_risks(losses, torch.tensor([3, 0, 3, 3]), 5)
+    assert risks.tolist() == pytest.approx([2, 0, 0, 10 / 3, 0])
+    assert sizes.tolist() == [1, 0, 0, 3, 0]
+    assert torch.autograd.grad(risks.sum(), losses)[0].tolist() == pytest.approx([1 / 3, 1, 1 / 3, 1 / 3])
 
 
 def test_the_adjustment():

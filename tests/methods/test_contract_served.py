@@ -91,14 +91,14 @@ def test_labels_of_the_other_kind(method):
     # bool, as whole numbers, and as floats
     for y in (other,) if method.multi_label else (other, other.long(), other.bool()):
         with pytest.raises(ValueError, match=fault):
-            first_step(build(method), DataLoader(Served("triple", method, y), 16))
+            first_step(build(method), DataLoader(Served(form_for(method), method, y), 16))
 
 
 @pytest.mark.parametrize("method", method_params())
 def test_a_network_of_another_width(method):
     module = build(method, net=TinyConv(7))
     with pytest.raises(ValueError, match=r"net=TinyConv gives .*7\) where num_classes=10"):
-        train(module, DataLoader(Served("triple", method), 16))
+        train(module, DataLoader(Served(form_for(method), method), 16))
     module = build(method, net=TinyConv(7), classes=7)
     with pytest.raises(ValueError, match=r"num_classes=7 of .* disagrees with the data, which has 10"):
         trainer_of(max_epochs=1).fit(module, tiny_data(**meta_of(module)))
@@ -178,14 +178,15 @@ def test_tokenised_text_trains_or_is_refused_by_name(method, options):
             "attention_mask": torch.ones(6),
             "labels": multi_hot(torch.tensor([i % 10]))[0] if method.multi_label else torch.tensor(i % 10),
             "index": i,
+            "domain": i % 2,
         }
         for i in range(32)
     ]
     if issubclass(method, MetaPerturbationModule):
         # the bag of embeddings has neither a forward rule nor a second derivative
         options = {**options, "engine": "central"}
-    net = Tokens()
-    if issubclass(method, FeatureModule):
+    net, mixes_features = Tokens(), options.get("mix_at") == "features"
+    if issubclass(method, FeatureModule) or mixes_features:
         with pytest.raises(ValueError, match=rf"{method.__name__}\(classifier=None\).*Tokens has no nn.Linear"):
             build(method, options, net=net)
         net = ClassifiedTokens()
@@ -196,7 +197,7 @@ def test_tokenised_text_trains_or_is_refused_by_name(method, options):
     module = build(method, options, net=net)
     loader = DataLoader(samples, 8)
     attacks = isinstance(module, lightning_perturb.methods.PGDTraining)
-    if module.eps if attacks else "feature" in module.coordinates.target:
+    if module.eps if attacks else "feature" in module.coordinates.target and not mixes_features:
         with pytest.raises(ValueError, match=rf"{method.__name__} adds a perturbation to the input.*a mapping"):
             train(module, loader, max_epochs=1)
         return

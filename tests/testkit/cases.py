@@ -50,6 +50,7 @@ def falling(optimizer: torch.optim.Optimizer) -> Any:
 
 #: what a method cannot train without, or is plain cross-entropy
 NEEDED: dict[str, dict[str, Any]] = {
+    "BalancedKnowledgeDistillation": {"teacher": Teacher()},
     "KnowledgeDistillation": {"teacher": Teacher()},
     "TransferredRobustLoss": {"adjuster": adjuster_file()},
     "Perturb": {"perturbations": [cells.Adversarial("logit", "category", "mixed")]},
@@ -99,6 +100,13 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "LDAMDRW": {"reweighted": {"from_epoch": 1, "scale": 10.0}},
     "ArcFace": {"lengths": {"scale": 0.0, "margin": 0.2}},
     "ConfidencePenalty": {"hinge": {"tau": 2.25, "beta": 1.0}},
+    "GroupDRO": {"adjusted": {"step_size": 0.1, "adjustment": 2.0}},
+    "IRM": {"unbiased": {"unbiased": True, "weight": 0.3}},
+    "IBIRM": {"annealed": {"anneal_steps": 5, "weight": 0.3, "ib_weight": 0.1}},
+    "VREx": {"group": {"environments": "group", "anneal_steps": 0, "weight": 0.1}},
+    "CORAL": {"covariances": {"means": False, "weight": 0.25, "risk": "samples"}},
+    "LISA": {"features": {"mix_at": "features", "weights": "batch", "alpha": 0.3}},
+    "UW": {"deferred": {"from_epoch": 1, "normalise": "batch"}},
     "PolyLoss": {"three": {"epsilons": (-0.5, 0.3, 1.0)}},
     "Mixup": {"sample": {"weights": "sample", "alpha": 0.3}},
     "MetaMixUp": {"batch": {"weights": "batch", "policy_lr": 3.0}},
@@ -108,6 +116,8 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
         "ema": {"split": "frequency", "bound_stat": "confidence", "q_stat": "ema", "delta_eps": 2.0},
         "through": {"detach": False, "freeze_split": False, "grad_norm": "column", "eps": 1.0, "alpha": 0.2},
     },
+    "DeconfoundTDE": {"given": {"alpha": 0.5, "heads": 1}},
+    "MetaClassWeight": {"moved": {"conditional_lr": 0.05, "meta_every": 2}},
     "RISDA": {"fresh": {"transfer": "fresh", "covariance": "diagonal", "warmup_epochs": 1}},
     "LogitAdjustedLPL": {"frequency": {"split": "frequency"}},
     "Perturb": {

@@ -52,6 +52,11 @@ def batches(views: int = 1) -> list[tuple[Any, Tensor, Tensor]]:
     return [((x[c], other[c]) if views == 2 else x[c], y[c], index[c]) for c in cuts]
 
 
+def domain_of(index: Tensor) -> Tensor:
+    """The domain of samples, one of three."""
+    return index % 3
+
+
 def sgd(params: Any) -> torch.optim.Optimizer:
     return torch.optim.SGD(params, lr=RATE)
 
@@ -63,7 +68,10 @@ def make(method: type[PerturbationModule], **options: Any) -> PerturbationModule
 
 def train(module: PerturbationModule, epochs: int = 2, views: int = 1, **trainer: Any) -> Tensor:
     """Trains with Lightning; gives the weights ``[C, 7]``, bias last."""
-    loader = DataLoader(batches(views), batch_size=None)
+    served: list[Any] = batches(views)
+    if module.needs.domains:
+        served = [{"x": x, "y": y, "index": i, "domain": domain_of(i)} for x, y, i in served]
+    loader = DataLoader(served, batch_size=None)
     trainer_of(max_epochs=epochs, precision="64-true", **trainer).fit(module, loader)
     return weights(module.net)
 
