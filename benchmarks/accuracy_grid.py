@@ -20,10 +20,10 @@ Spec = dict[str, Any]
 
 _KEYS = {
     "title", "include", "num_classes", "data", "nets", "methods", "trainer", "seeds", "test_every", "baseline", "paper",
-    "metrics", "attack",
+    "metrics", "chosen_by", "attack",
 }  # fmt: skip
 # arguments that take a maker of objects instead of an object
-_MAKERS = ("optimizer", "lr_scheduler", "meta_optimizer")
+_MAKERS = ("optimizer", "lr_scheduler", "meta_optimizer", "second_scheduler")
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,7 @@ class Grid:
         runs: All runs, seed by seed, so that a grid that was stopped early has whole tables.
         baseline: The row that must memorise the noise for the table to say anything.
         metrics: The test numbers of which tables are made, the main one first.
+        chosen_by: The validation number that chooses an epoch for a further table; None for no such table.
         papers: The paper's numbers by metric, and then by (row, column), as printed.
         source: Where they stand.
     """
@@ -89,6 +90,7 @@ class Grid:
     runs: list[Run]
     baseline: str | None = None
     metrics: tuple[str, ...] = ("test/acc",)
+    chosen_by: str | None = None
     papers: dict[str, dict[tuple[str, str], str]] = field(default_factory=dict)
     source: str = ""
 
@@ -104,10 +106,11 @@ def read_grid(path: str | Path) -> Grid:
     Args:
         path: The YAML file. ``include`` names files beside it that it is merged over, key by key. Under
             ``data.columns``, ``nets`` and ``methods.rows`` a null takes an entry away that an included file has;
-            ``methods.only`` names the rows that are kept, in their order. A row's ``trainer`` goes over the grid's, and
-            its ``net`` over every network. ``attack`` is what the last epoch is tested under, too, as
-            ``test/robust_acc``. ``paper.metrics`` names the metrics that the paper prints, if not all; a ``-`` among
-            its numbers stands for none.
+            ``methods.only`` names the rows that are kept, in their order. A row's ``trainer`` goes over the grid's, its
+            ``net`` over every network, and its ``data`` over every column's. ``attack`` is what the last epoch is
+            tested under, too, as ``test/robust_acc``. ``chosen_by`` names the validation number that chooses an epoch.
+            ``paper.metrics`` names the metrics that the paper prints, if not all; a ``-`` among its numbers stands for
+            none.
 
     Raises:
         ValueError: If a key is unknown or missing, or names something that the grid does not have.
@@ -137,6 +140,7 @@ def read_grid(path: str | Path) -> Grid:
         runs=runs,
         baseline=tree.get("baseline"),
         metrics=metrics,
+        chosen_by=_validation_number(tree.get("chosen_by"), path),
         **_paper(tree.get("paper"), [column[0] for column in columns], metrics, path),
     )
     for row in {row for row, _ in grid.paper} | ({grid.baseline} if grid.baseline else set()):
@@ -193,8 +197,8 @@ def _rows(tree: Spec, path: Path) -> Iterator[tuple[str, str, Spec, Spec, dict[s
             raise ValueError(f"{path}: methods.only names {name!r}, which is no row. Rows: {', '.join(entries)}.")
         spec = dict(entries[name])
         search, by_data = spec.pop("search", None) or {}, spec.pop("by_data", None) or {}
-        # a row may train longer than the others, or with another option of the networks
-        own = {part: spec.pop(part, None) or {} for part in ("trainer", "net")}
+        # a row may train longer than the others, with another option of the networks, or on other batches
+        own = {part: spec.pop(part, None) or {} for part in ("trainer", "net", "data")}
         for data_name in by_data:
             # columns that this grid takes away may be named, since several grids share their rows
             if data_name not in tree["data"]["columns"]:
@@ -216,7 +220,7 @@ def _config(tree: Spec, data: Spec, net: Spec, method: Spec, by_data: Spec, own:
     attack = {"attack": tree["attack"]} if tree.get("attack") else {}
     return {
         "num_classes": tree["num_classes"],
-        "data": data,
+        "data": merge(data, own["data"]),
         "net": merge(net, own["net"]),
         "method": method,
         "trainer": merge(merge(tree["trainer"], trainer), own["trainer"]),
@@ -224,6 +228,12 @@ def _config(tree: Spec, data: Spec, net: Spec, method: Spec, by_data: Spec, own:
         "seed": seed,
         **attack,
     }
+
+
+def _validation_number(name: str | None, path: Path) -> str | None:
+    if name is not None and not name.startswith("val/"):
+        raise ValueError(f"{path}: chosen_by={name!r} is no validation number, and the test set has no say. Use val/.")
+    return name
 
 
 def _paper(paper: Spec | None, columns: list[str], metrics: tuple[str, ...], path: Path) -> dict[str, Any]:

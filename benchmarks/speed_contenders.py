@@ -33,7 +33,7 @@ SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 # they start from another run: a teacher, an adjuster
-_FROM_A_RUN = ("KnowledgeDistillation", "TransferredRobustLoss")
+_FROM_A_RUN = ("KnowledgeDistillation", "BalancedKnowledgeDistillation", "TransferredRobustLoss")
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,8 @@ class Contender:
             log_every_n_steps=50,
             optimizers=[self.optimizer],
             callbacks=[],
-            datamodule=SimpleNamespace(facts=facts),
+            # a pass over the training set between epochs is none of a step
+            datamodule=SimpleNamespace(facts=facts, score_dataloader=list),
         )
         self.module._trainer = self.trainer  # type: ignore[assignment]
         setattr(self.module, "log", _ignore)  # noqa: B010 - logging belongs to the loop

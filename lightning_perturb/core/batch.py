@@ -52,13 +52,9 @@ class Batch:
         """The same samples with another input."""
         return replace(self, x=x)
 
-    def rows(self, place: Tensor) -> Batch:
-        """Some of the samples, with what belongs to them.
-
-        Args:
-            place: Their places in this batch ``[B']``.
-        """
-        return self._map(lambda t: t[place])
+    def rows(self, which: slice | Tensor) -> Batch:
+        """Some of the samples, with all that belongs to them."""
+        return self._map(lambda t: t[which])
 
     def to(self, *args: Any, **kwargs: Any) -> Batch:
         """Moves every tensor; Lightning finds this method when it moves a batch to the device."""

@@ -3,9 +3,17 @@
 from lightning_perturb.data.animal10n import Animal10N
 from lightning_perturb.data.arrays import Arrays
 from lightning_perturb.data.attributes import CelebA, Waterbirds
-from lightning_perturb.data.augment import Augmentation, CenterCrop, CropFlip, RandomCrop, RandomResizedCrop
+from lightning_perturb.data.augment import (
+    Augmentation,
+    AugmentChain,
+    CenterCrop,
+    CropFlip,
+    RandomCrop,
+    RandomResizedCrop,
+)
 from lightning_perturb.data.base import PerturbationDataModule
 from lightning_perturb.data.cifar import CIFAR10, CIFAR100
+from lightning_perturb.data.civil_comments import CivilComments
 from lightning_perturb.data.clothing1m import Clothing1M
 from lightning_perturb.data.colored import Colored, ColoredDigits, ColoredMNIST
 from lightning_perturb.data.digits import Digits
@@ -43,6 +51,7 @@ from lightning_perturb.data.label_noise import (
 from lightning_perturb.data.lazy_images import LazyImages
 from lightning_perturb.data.multi_label_digits import MultiLabelDigits
 from lightning_perturb.data.multi_label_images import COCOMLT, MSCOCO, VOCMLT
+from lightning_perturb.data.policies import AutoAugment, RandAugment
 from lightning_perturb.data.tasks import Tasks
 from lightning_perturb.data.text import TextDataModule
 from lightning_perturb.data.text_table import TextTable
@@ -60,7 +69,9 @@ __all__ = [
     "VOCMLT",
     "Animal10N",
     "Arrays",
+    "AugmentChain",
     "Augmentation",
+    "AutoAugment",
     "Balanced",
     "CIFAR10AsymmetricOneWay",
     "CIFAR10AsymmetricTwoWay",
@@ -69,6 +80,7 @@ __all__ = [
     "CelebA",
     "CenterCrop",
     "Chain",
+    "CivilComments",
     "Clothing1M",
     "Colored",
     "ColoredDigits",
@@ -102,6 +114,7 @@ __all__ = [
     "PairFlip",
     "PerturbationDataModule",
     "PlacesLT",
+    "RandAugment",
     "RandomCrop",
     "RandomResizedCrop",
     "Step",

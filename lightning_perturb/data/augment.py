@@ -1,6 +1,6 @@
 """The papers' augmentation, on whole batches of uint8 images."""
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,7 @@ class Augmentation:
         draws: How many uniform numbers one image needs.
     """
 
-    draws: ClassVar[int] = 0
+    draws: int = 0
 
     def __call__(self, x: Tensor, uniform: Tensor) -> Tensor:
         """Augments a batch.
@@ -43,7 +43,7 @@ class CropFlip(Augmentation):
         flip: Mirror half of the images; switch off for digits and text in images.
     """
 
-    draws: ClassVar[int] = 3
+    draws = 3
 
     def __init__(self, padding: int = 4, mode: Literal["zeros", "reflect"] = "zeros", flip: bool = True) -> None:
         if padding < 0:
@@ -97,7 +97,7 @@ class RandomResizedCrop(Augmentation):
         flip: Mirror half of the images.
     """
 
-    draws: ClassVar[int] = 5
+    draws = 5
 
     def __init__(
         self,
@@ -154,7 +154,7 @@ class RandomCrop(Augmentation):
         flip: Mirror half of the images.
     """
 
-    draws: ClassVar[int] = 3
+    draws = 3
 
     def __init__(self, size: int, flip: bool = True) -> None:
         check_positive("size", size)
@@ -198,3 +198,24 @@ class CenterCrop(Augmentation):
         """Crops, see :class:`Augmentation`."""
         top, left = (_room(x, self.size) // 2).tolist()
         return x[..., top : top + self.size, left : left + self.size].contiguous()
+
+
+class AugmentChain(Augmentation):
+    """Several augmentations one after another, each of what the one before gave.
+
+    Args:
+        steps: The augmentations in order, at least one.
+    """
+
+    def __init__(self, steps: list[Augmentation]) -> None:
+        if not steps:
+            raise ValueError("steps=[] is empty. Give at least one augmentation, or augment: false for none.")
+        self.steps = steps
+        self.draws = sum(step.draws for step in steps)
+
+    def __call__(self, x: Tensor, uniform: Tensor) -> Tensor:
+        """Augments, see :class:`Augmentation`."""
+        parts = torch.split(uniform, [step.draws for step in self.steps], dim=1)
+        for step, own in zip(self.steps, parts, strict=True):
+            x = step(x, own)
+        return x

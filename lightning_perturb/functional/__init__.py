@@ -110,7 +110,7 @@ from lightning_perturb.functional.isda import (
     pool,
 )
 from lightning_perturb.functional.js import js_loss
-from lightning_perturb.functional.knowledge_distillation import knowledge_distillation_loss
+from lightning_perturb.functional.knowledge_distillation import balanced_teacher_logits, knowledge_distillation_loss
 from lightning_perturb.functional.label_perturbation import perturb_label
 from lightning_perturb.functional.label_smoothing import smooth
 from lightning_perturb.functional.large_margin import large_margin_logits
@@ -188,6 +188,7 @@ from lightning_perturb.functional.self_paced import (
     spl_weights,
 )
 from lightning_perturb.functional.sl import mae_loss, rce_loss, sl_loss
+from lightning_perturb.functional.small_loss import keep_rate, small_loss, symmetric_divergence
 from lightning_perturb.functional.strategies import (
     all_adversarial,
     all_anti_adversarial,
@@ -195,6 +196,7 @@ from lightning_perturb.functional.strategies import (
     tail_adversarial,
 )
 from lightning_perturb.functional.svm_slack import hinge_loss, slack, svm_slack
+from lightning_perturb.functional.tde import drift_cosines, multi_head_logits, tde_logits
 from lightning_perturb.functional.vrex import vrex_penalty
 
 __all__ = [
@@ -212,6 +214,7 @@ __all__ = [
     "arcface_logits",
     "average_class_loss",
     "balanced_group_weights",
+    "balanced_teacher_logits",
     "batch_statistics",
     "binary_cross_entropy",
     "binary_cross_entropy_entries",
@@ -250,6 +253,7 @@ __all__ = [
     "domain_balance",
     "domain_means",
     "doubted_anti_adversarial",
+    "drift_cosines",
     "effective_number_weights",
     "estimate_transition",
     "fairness_term",
@@ -287,6 +291,7 @@ __all__ = [
     "js_hyperparameters",
     "js_loss",
     "js_spread",
+    "keep_rate",
     "knowledge_distillation_loss",
     "l2_start",
     "label_probability",
@@ -318,6 +323,7 @@ __all__ = [
     "mix_bootstrapping_target",
     "mixed_imbalance_errors",
     "mixture_spl_weights",
+    "multi_head_logits",
     "multi_label_lpl",
     "negative_tolerant_bias",
     "noise_gaps",
@@ -367,17 +373,20 @@ __all__ = [
     "sl_hyperparameters",
     "sl_loss",
     "slack",
+    "small_loss",
     "smooth",
     "soft_bootstrapping_target",
     "spl_weights",
     "standardize",
     "svm_slack",
     "symmetric_beta",
+    "symmetric_divergence",
     "symmetric_noise_bounds",
     "symmetric_transition",
     "tail_adversarial",
     "tau_normalized_logits",
     "tau_normalized_weight",
+    "tde_logits",
     "training_characteristics",
     "truncated_gce_keep",
     "truncated_gce_loss",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from lightning_perturb.checks import check_positive
+from lightning_perturb.functional._arguments import check_logits, upcast
 from lightning_perturb.functional.cross_entropy import cross_entropy
 from lightning_perturb.functional.dlb import dlb_loss
 
@@ -32,3 +33,25 @@ def knowledge_distillation_loss(
     """
     check_positive("lam", lam, zero=True)
     return cross_entropy(logits, target) + lam * dlb_loss(logits, teacher_logits, temperature)
+
+
+def balanced_teacher_logits(teacher_logits: Tensor, weights: Tensor, temperature: float = 2.0) -> Tensor:
+    """Logits whose prediction at the temperature is w_c S(t / T)_c over its sum (Zhang et al., 2023).
+
+    Args:
+        teacher_logits: t, [B, C].
+        weights: The class weights w, [C], above 0.
+        temperature: T, above 0.
+
+    Returns:
+        t + T log w, [B, C]; float32 for half precision.
+
+    Raises:
+        ValueError: If the temperature is not positive or the shapes do not fit.
+    """
+    check_positive("temperature", temperature)
+    check_logits(teacher_logits)
+    if weights.shape != teacher_logits.shape[1:]:
+        raise ValueError(f"weights have the shape {tuple(weights.shape)} where [{teacher_logits.shape[1]}] is needed.")
+    teacher_logits = upcast(teacher_logits)
+    return teacher_logits + temperature * weights.to(teacher_logits.dtype).log()

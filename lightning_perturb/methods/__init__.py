@@ -7,9 +7,11 @@ from lightning_perturb.methods.binary_cross_entropy import BinaryCrossEntropy
 from lightning_perturb.methods.bootstrapping import HardBootstrapping, SoftBootstrapping
 from lightning_perturb.methods.center_loss import CenterLoss
 from lightning_perturb.methods.class_weights import ClassBalanced, ClassBalancedFocal, ReWeighting
+from lightning_perturb.methods.co_teaching import CoTeaching, JoCoR
 from lightning_perturb.methods.confidence_penalty import ConfidencePenalty
 from lightning_perturb.methods.coral import CORAL
 from lightning_perturb.methods.cross_entropy import CrossEntropy
+from lightning_perturb.methods.deconfound_tde import DeconfoundTDE
 from lightning_perturb.methods.decoupling import ClassifierRetraining, LearnableWeightScaling, TauNormalization
 from lightning_perturb.methods.determinant_information import DMI
 from lightning_perturb.methods.distribution_balanced import NTR, RBCE, RBCENTR, RBCEFocal, RBCEFocalNTR
@@ -25,7 +27,7 @@ from lightning_perturb.methods.iada import IADA
 from lightning_perturb.methods.irm import IBIRM, IRM
 from lightning_perturb.methods.isda import ISDA
 from lightning_perturb.methods.isda_lpl import ISDALPL
-from lightning_perturb.methods.knowledge_distillation import KnowledgeDistillation
+from lightning_perturb.methods.knowledge_distillation import BalancedKnowledgeDistillation, KnowledgeDistillation
 from lightning_perturb.methods.label_smoothing import LabelSmoothing
 from lightning_perturb.methods.large_margin import LargeMarginSoftmax
 from lightning_perturb.methods.ldam import LDAM, LDAMDRW
@@ -35,7 +37,9 @@ from lightning_perturb.methods.logit_compensation import LC, RBCELC, RBCEFocalLC
 from lightning_perturb.methods.logpert import LogPert
 from lightning_perturb.methods.lpl import LPL
 from lightning_perturb.methods.mbls import MbLS
+from lightning_perturb.methods.meta_class_weight import MetaClassWeight
 from lightning_perturb.methods.meta_iada import MetaIADA
+from lightning_perturb.methods.meta_label_correction import MLC
 from lightning_perturb.methods.meta_logit_adjustment import MetaLogitAdjustment
 from lightning_perturb.methods.meta_mixpert import MetaMixPert
 from lightning_perturb.methods.meta_weight_net import MetaWeightNet
@@ -80,6 +84,7 @@ __all__ = [
     "LISA",
     "LPL",
     "MAE",
+    "MLC",
     "NTR",
     "RBCE",
     "RBCELC",
@@ -92,6 +97,7 @@ __all__ = [
     "ActivePassiveLoss",
     "AdversarialLabelSmoothing",
     "ArcFace",
+    "BalancedKnowledgeDistillation",
     "BinaryCrossEntropy",
     "CategoryArcFace",
     "CenterLoss",
@@ -99,8 +105,10 @@ __all__ = [
     "ClassBalancedFineTuning",
     "ClassBalancedFocal",
     "ClassifierRetraining",
+    "CoTeaching",
     "ConfidencePenalty",
     "CrossEntropy",
+    "DeconfoundTDE",
     "DisturbLabel",
     "DomainMix",
     "Fish",
@@ -109,6 +117,7 @@ __all__ = [
     "GoldLossCorrection",
     "GroupDRO",
     "HardBootstrapping",
+    "JoCoR",
     "KnowledgeDistillation",
     "LabelSmoothing",
     "LargeMarginSoftmax",
@@ -117,6 +126,7 @@ __all__ = [
     "LogitAdjustedLPL",
     "LogitAdjustment",
     "MbLS",
+    "MetaClassWeight",
     "MetaIADA",
     "MetaLogitAdjustment",
     "MetaMixPert",

@@ -15,7 +15,9 @@ from lightning_perturb.methods.lpl import LPL
 class LogitAdjustment(CountedModule):
     """Trains on u_c + τ log π_c, so that the plain logits u need not know the class prior [tax 12; lpl 2].
 
-    π are the shares of the given labels in the training set; evaluation reads the plain logits.
+    π are the shares of the given labels in the training set; evaluation reads the plain logits. At τ = 1 it is the
+    balanced softmax (Ren et al., 2020), -log(n_y e^{u_y} / Σ_c n_c e^{u_c}), which has the counts n in the place of π:
+    the number of all samples is a factor above and below.
 
     Args:
         tau: τ, strength of the prior (λ in the LPL paper, searched in {0.5, 1, 1.5, 2, 2.5}); 0 is cross-entropy.

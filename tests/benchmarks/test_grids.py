@@ -1,3 +1,4 @@
+import importlib.util
 import json
 import re
 from pathlib import Path
@@ -34,10 +35,29 @@ def test_there_are_grids():
     }
 
 
+@pytest.fixture(scope="module")
+def tiny_bert(tmp_path_factory):
+    """A folder in the place of a network of the hub; None without the library."""
+    if importlib.util.find_spec("transformers") is None:
+        return None
+    from transformers import BertConfig
+
+    folder = tmp_path_factory.mktemp("bert")
+    sizes = {"hidden_size": 4, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 4}
+    BertConfig(vocab_size=9, **sizes).save_pretrained(folder)
+    return str(folder)
+
+
 @pytest.mark.parametrize("path", GRIDS, ids=lambda path: path.stem)
-def test_every_entry_of_a_grid_can_be_built(path):
+def test_every_entry_of_a_grid_can_be_built(path, tiny_bert):
     # a small network is enough to see that a method takes its arguments
-    small = {"class_path": "lightning_perturb.nets.MLP", "init_args": {"in_features": 1, "hidden": []}}
+<<<<<<< HEAD
+    small = {"class_path": "lightning_perturb.nets.MLP", "init_args": {"in_features": 4, "hidden": []}}
+=======
+    images = {"class_path": "lightning_perturb.nets.MLP", "init_args": {"in_features": 1, "hidden": []}}
+    sizes = {"vocab_size": 3, "embedding_dim": 1, "hidden": 1}
+    words = {"class_path": "lightning_perturb.nets.BiLSTMAttention", "init_args": sizes}
+>>>>>>> text
     for config in [run.config for run in read_grid(path).runs]:
         classes = config["num_classes"]
         if fresh(config["data"], config["seed"]):
@@ -47,10 +67,14 @@ def test_every_entry_of_a_grid_can_be_built(path):
         if fresh(config["net"], classes):
             # trained weights would be fetched
             arguments = {k: v for k, v in config["net"].get("init_args", {}).items() if k != "weights"}
-            with torch.device("meta"):
-                net = build({**config["net"], "init_args": {**arguments, "num_classes": classes}})
-            assert any(len(weight) == classes for weight in net.parameters())
+            if config["net"]["class_path"].endswith("TransformersClassifier"):
+                arguments = {"name": tiny_bert, "pretrained": False}
+            if arguments.get("name", "") is not None:
+                with torch.device("meta"):
+                    net = build({**config["net"], "init_args": {**arguments, "num_classes": classes}})
+                assert any(len(weight) == classes for weight in net.parameters())
         if fresh(config["method"], classes):
+            small = words if "perturb_at" in config["method"].get("init_args", {}) else images
             method = build_method({**config, "net": small})
             assert isinstance(method, PerturbationModule)
             method.configure_optimizers()
@@ -72,7 +96,7 @@ def test_there_is_a_row_for_every_method():
         rows = yaml.safe_load((BENCHMARKS / f"grids/parts/{file}.yaml").read_text())["methods"]["rows"]
         # a teacher or an adjuster must have been trained before; several tasks are several data sets
         names = {name for name in methods.__all__ if getattr(methods, name).multi_label == several}
-        names -= {"KnowledgeDistillation", "TransferredRobustLoss", "NARLMultiTask"}
+        names -= {"KnowledgeDistillation", "BalancedKnowledgeDistillation", "TransferredRobustLoss", "NARLMultiTask"}
         assert {row["class_path"] for row in rows.values()} == {f"lightning_perturb.methods.{name}" for name in names}
 
 
@@ -85,6 +109,68 @@ def test_the_papers_numbers_stand_beside_theirs():
         assert all(re.fullmatch(r"\d\d\.\d\d±\d\.\d\d", value) for value in grid.paper.values())
         assert {column for _, column in grid.paper} == set(grid.columns)
         assert len(grid.paper) == len(grid.columns) * len({row for row, _ in grid.paper})
+
+
+def test_the_numbers_on_texts_stand_beside_theirs():
+    grids = {number: read_grid(BENCHMARKS / f"grids/tax_table{number}.yaml") for number in (16, 17, 20)}
+    for number, grid in grids.items():
+        assert all(re.fullmatch(r"\d\d\.\d\d±\d\.\d\d", value) for value in grid.paper.values())
+        assert {row for row, _ in grid.paper} == set(grid.rows) - {"LogPert exact"}
+        assert len(grid.paper) == len(grid.columns) * (4 if number == 20 else 11)
+    assert grids[16].paper["ProSelfLC", "asymmetric 20 %"] == "74.96±3.01"
+    assert grids[17].paper["PGDTraining", "symmetric 10 %"] == "89.34±0.15"
+    assert grids[20].paper["only negative", "0 %"] == "85.84±0.36"
+    shared = {run.key for run in grids[16].runs} & {run.key for run in grids[20].runs}
+    assert len(shared) == 2 * 4 * 3
+    rates = {
+        number: {r.config["method"]["init_args"]["optimizer"]["init_args"]["lr"] for r in grids[number].runs}
+        for number in grids
+    }
+    assert rates == {16: {0.001}, 17: {0.00002}, 20: {0.001}}
+    options = {run.row: run.config["method"]["init_args"] for run in grids[20].runs if run.column == "symmetric 20 %"}
+    assert [options[row]["eta"] * options[row]["eps2"] > 0 for row in grids[20].rows[1:]] == [False, False, True]
+    assert {options[row]["share"] for row in grids[20].rows[1:]} == {0.15}
+
+
+def test_the_numbers_on_imagenet_and_clothing1m_stand_beside_theirs():
+    tables = {n: read_grid(BENCHMARKS / f"grids/tax_table{n}.yaml") for n in ("11", "12", "13", "13_meta", "14", "15")}
+    for number, grid in tables.items():
+        metrics = ["test/acc"] if number in ("14", "15") else ["test/error", "test/top5_error"]
+        assert list(grid.metrics) == list(grid.papers) == metrics
+        for numbers in grid.papers.values():
+            assert all(re.fullmatch(r"\d{1,2}\.\d\d", value) for value in numbers.values())
+            # LogPert in closed form is a row of ours
+            assert {row for row, _ in numbers} == set(grid.rows) - {"LogPert exact"}
+            assert len(numbers) == len(grid.columns) * len({row for row, _ in numbers})
+    assert tables["11"].papers["test/top5_error"]["PGDTraining", "ImageNet"] == "7.33"
+    assert tables["13_meta"].papers["test/top5_error"]["MetaMixPert", "ResNet-101"] == "5.14"
+    assert tables["15"].paper["MetaMixPert", "Clothing1M"] == "75.41"
+    keys = {number: {run.key for run in grid.runs} for number, grid in tables.items()}
+    assert keys["13"] < keys["11"] | keys["12"]
+    for run in (*tables["11"].runs, *tables["12"].runs, *tables["13_meta"].runs):
+        schedule = run.config["method"]["init_args"]["lr_scheduler"]["init_args"]
+        assert (schedule, run.config["trainer"]) == ({"milestones": [75, 150, 225], "gamma": 0.1}, {"max_epochs": 250})
+        assert run.config["data"]["init_args"]["batch_size"] == 256
+    for run in (*tables["14"].runs, *tables["15"].runs):
+        optimizer = run.config["method"]["init_args"]["optimizer"]["init_args"]
+        assert optimizer == {"lr": 0.0008, "momentum": 0.9, "weight_decay": 0.001}
+
+
+def test_the_numbers_on_the_generalised_long_tail_stand_beside_theirs():
+    grid = read_grid(BENCHMARKS / "grids/iada_table4.yaml")
+    assert grid.columns == ["CLT", "GLT", "ALT"]
+    accuracy, precision = (grid.papers[name] for name in ("test/acc", "test/macro_precision"))
+    assert {row for row, _ in accuracy} == set(grid.rows)
+    # the paper has no numbers of logit adjustment where classes are balanced
+    assert len(accuracy) == len(precision) == 3 * len(grid.rows) - 1
+    assert all(re.fullmatch(r"\d\d\.\d\d", value) for value in (*accuracy.values(), *precision.values()))
+    assert accuracy["MetaIADA", "GLT"] == "44.36"
+    assert precision["cRT", "CLT"] == "45.34"
+    assert precision["RISDA", "ALT"] == "43.23"
+    for run in grid.runs:
+        longer = run.row in ("cRT", "LWS")
+        assert run.config["trainer"]["max_epochs"] == (110 if longer else 100)
+        assert run.config["data"]["init_args"]["protocol"] == run.column
 
 
 def test_the_numbers_of_multi_label_lpl_stand_beside_theirs():
@@ -205,6 +291,26 @@ def test_a_row_with_an_option_of_the_network(grid_file):
         assert run.config["net"]["init_args"].get("dropout") == (0.5 if dropped else None)
         assert run.config["net"]["init_args"]["hidden"] == [8]
         assert "net" not in run.config["method"]
+
+
+def test_a_row_with_an_option_of_the_data(grid_file):
+    before = {run.key for run in read_grid(grid_file).runs}
+    grid_file.write_text(
+        grid_file.read_text().replace(
+            "    CrossEntropy: {class_path: lightning_perturb.methods.CrossEntropy}\n",
+            "    CrossEntropy: {class_path: lightning_perturb.methods.CrossEntropy}\n"
+            "    CrossEntropy, balanced:\n"
+            "      class_path: lightning_perturb.methods.CrossEntropy\n"
+            "      data: {init_args: {balanced_from: 0}}\n",
+        )
+    )
+    runs = read_grid(grid_file).runs
+    assert before < {run.key for run in runs}
+    for run in runs:
+        options = run.config["data"]["init_args"]
+        assert options.get("balanced_from") == (0 if run.row == "CrossEntropy, balanced" else None)
+        assert ("label_noise" in options) == (run.column == "noisy")
+        assert "data" not in run.config["method"]
 
 
 def test_the_numbers_of_meta_iada_stand_beside_theirs():
@@ -377,3 +483,40 @@ def test_an_unset_variable_is_named(monkeypatch):
     assert with_environment({"a": ["${HERE_IT_IS}/x", 1]}) == {"a": ["/somewhere/x", 1]}
     with pytest.raises(ValueError, match="NOT_SET_ANYWHERE"):
         with_environment({"a": ["${NOT_SET_ANYWHERE}"]})
+
+
+def test_a_row_may_train_on_other_batches(tmp_path):
+    (tmp_path / "grid.yaml").write_text(
+        "num_classes: 2\n"
+        "data: {base: {class_path: a.Data, init_args: {batch_size: 8}}, columns: {one: {}, two: {init_args: {x: 1}}}}\n"
+        "nets: {N: {class_path: a.Net}}\n"
+        "methods:\n"
+        "  rows:\n"
+        "    plain: {class_path: a.M}\n"
+        "    balanced: {class_path: a.M, data: {init_args: {balanced_from: 0, balanced_by: group}}}\n"
+        "trainer: {max_epochs: 1}\n"
+        "seeds: [0]\n"
+    )
+    found = {(run.row, run.column): run.config["data"]["init_args"] for run in read_grid(tmp_path / "grid.yaml").runs}
+    assert found["plain", "two"] == {"batch_size": 8, "x": 1}
+    assert found["balanced", "two"] == {"batch_size": 8, "x": 1, "balanced_from": 0, "balanced_by": "group"}
+
+
+def test_the_numbers_of_subpopulation_shift_stand_beside_theirs():
+    grids = {
+        name: read_grid(BENCHMARKS / f"grids/iada_table6_{name}.yaml") for name in ("cmnist", "waterbirds", "celeba")
+    }
+    for grid in grids.values():
+        assert grid.chosen_by == "val/worst_group_acc"
+        assert {row for row, _ in grid.paper} == set(grid.rows) - {"CrossEntropy", "CrossEntropy, balanced groups"}
+        for metric in grid.metrics:
+            assert all(re.fullmatch(r"\d\d\.\d", value) for value in grid.papers[metric].values())
+        init = grid.runs[0].config["data"]["init_args"]
+        assert (init["meta_by"], init["meta_size"]) == ("group", 40)
+    assert grids["waterbirds"].papers["test/train_weighted_acc"]["UW", "Waterbirds"] == "95.1"
+    assert grids["cmnist"].papers["test/acc"]["MetaIADA", "CMNIST"] == "78.0"
+    assert grids["celeba"].paper["MetaIADA", "CelebA"] == "91.2"
+    rates = {
+        name: grid.runs[0].config["method"]["init_args"]["optimizer"]["init_args"]["lr"] for name, grid in grids.items()
+    }
+    assert rates == {"cmnist": 0.001, "waterbirds": 0.001, "celeba": 0.0001}

@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch.autograd import gradcheck
 
-from lightning_perturb.functional import cross_entropy, knowledge_distillation_loss
+from lightning_perturb.functional import balanced_teacher_logits, cross_entropy, knowledge_distillation_loss
 
 
 def draw():
@@ -44,3 +44,14 @@ def test_bad_input():
         knowledge_distillation_loss(u, y, t, 1.0, 0.0)
     with pytest.raises(ValueError, match="teacher_logits"):
         knowledge_distillation_loss(u, y, t[:2])
+
+
+def test_a_balanced_teacher_weights_its_prediction_at_the_temperature():
+    _, _, t = draw()
+    w = torch.tensor([0.1, 0.5, 1.0, 2.4], dtype=torch.float64)
+    weighted = (t / 3).softmax(1) * w
+    found = balanced_teacher_logits(t, w, 3.0)
+    torch.testing.assert_close((found / 3).softmax(1), weighted / weighted.sum(1, keepdim=True))
+    torch.testing.assert_close(balanced_teacher_logits(t, torch.ones(4)), t)
+    with pytest.raises(ValueError, match=r"weights have the shape \(3,\) where \[4\]"):
+        balanced_teacher_logits(t, w[:3])

@@ -28,6 +28,13 @@ def test_loss_of_equation_12():
     np.testing.assert_allclose(loss, -np.log(weighted[np.arange(6), y] / weighted.sum(1)))
 
 
+def test_at_one_it_is_the_balanced_softmax():
+    u, y = draw()
+    exp = u.exp() * COUNTS
+    expected = -(exp[torch.arange(6), y] / exp.sum(1)).log()
+    torch.testing.assert_close(cross_entropy(logit_adjustment(u, log_prior(COUNTS.double()), 1.0), y), expected)
+
+
 def test_no_strength_is_cross_entropy_and_post_hoc_undoes_it():
     u, _ = draw()
     prior = log_prior(COUNTS.double())

@@ -7,7 +7,7 @@ from torch import nn
 
 import lightning_perturb
 from lightning_perturb.core.teacher import Teacher
-from lightning_perturb.methods import CrossEntropy, KnowledgeDistillation
+from lightning_perturb.methods import BalancedKnowledgeDistillation, CrossEntropy, KnowledgeDistillation
 
 
 def teacher() -> nn.Module:
@@ -86,3 +86,31 @@ def test_a_teacher_that_was_moved_meanwhile_comes_back():
     teacher = Teacher(net).on(student)
     net.to_empty(device="cpu")
     assert {p.device.type for p in teacher.on(student).net.parameters()} == {"meta"}
+
+
+# balanced ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_balanced_training_by_hand():
+    weight, bias = (p.detach().clone() for p in teacher().parameters())
+    counts = torch.tensor([40, 12, 5, 2])
+    weights = 0.1 / (1 - 0.9 ** counts.double())
+    weights = weights * CLASSES / weights.sum()
+
+    def loss(logits, batch, *_):
+        u = logits(batch[0])
+        taught, own = softmax((batch[0] @ weight.T + bias) / 3) * weights, softmax(u / 3)
+        taught = taught / taught.sum(1, keepdim=True)
+        divergence = (taught * (torch.log(taught) - torch.log(own))).sum(1)
+        return (cross_entropy(u, batch[1]) + 0.7 * 9 * divergence).mean()
+
+    options = {"lam": 0.7, "temperature": 3.0, "beta": 0.9, "class_counts": counts.tolist()}
+    assert_same(train(make(BalancedKnowledgeDistillation, teacher=teacher(), **options)), replay(loss))
+
+
+def test_before_its_weights_begin_it_is_plain_distillation():
+    counts = [40, 12, 5, 2]
+    found = make(BalancedKnowledgeDistillation, teacher=teacher(), from_epoch=10, class_counts=counts)
+    assert_same(train(found), train(make(KnowledgeDistillation, teacher=teacher(), temperature=2.0)))
+    with pytest.raises(ValueError, match="beta=1"):
+        make(BalancedKnowledgeDistillation, beta=1.0)

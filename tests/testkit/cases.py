@@ -50,6 +50,7 @@ def falling(optimizer: torch.optim.Optimizer) -> Any:
 
 #: what a method cannot train without, or is plain cross-entropy
 NEEDED: dict[str, dict[str, Any]] = {
+    "BalancedKnowledgeDistillation": {"teacher": Teacher()},
     "KnowledgeDistillation": {"teacher": Teacher()},
     "TransferredRobustLoss": {"adjuster": adjuster_file()},
     "Perturb": {"perturbations": [cells.Adversarial("logit", "category", "mixed")]},
@@ -115,6 +116,8 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
         "ema": {"split": "frequency", "bound_stat": "confidence", "q_stat": "ema", "delta_eps": 2.0},
         "through": {"detach": False, "freeze_split": False, "grad_norm": "column", "eps": 1.0, "alpha": 0.2},
     },
+    "DeconfoundTDE": {"given": {"alpha": 0.5, "heads": 1}},
+    "MetaClassWeight": {"moved": {"conditional_lr": 0.05, "meta_every": 2}},
     "RISDA": {"fresh": {"transfer": "fresh", "covariance": "diagonal", "warmup_epochs": 1}},
     "LogitAdjustedLPL": {"frequency": {"split": "frequency"}},
     "Perturb": {
