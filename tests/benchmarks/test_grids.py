@@ -51,13 +51,9 @@ def tiny_bert(tmp_path_factory):
 @pytest.mark.parametrize("path", GRIDS, ids=lambda path: path.stem)
 def test_every_entry_of_a_grid_can_be_built(path, tiny_bert):
     # a small network is enough to see that a method takes its arguments
-<<<<<<< HEAD
-    small = {"class_path": "lightning_perturb.nets.MLP", "init_args": {"in_features": 4, "hidden": []}}
-=======
-    images = {"class_path": "lightning_perturb.nets.MLP", "init_args": {"in_features": 1, "hidden": []}}
+    images = {"class_path": "lightning_perturb.nets.MLP", "init_args": {"in_features": 4, "hidden": []}}
     sizes = {"vocab_size": 3, "embedding_dim": 1, "hidden": 1}
     words = {"class_path": "lightning_perturb.nets.BiLSTMAttention", "init_args": sizes}
->>>>>>> text
     for config in [run.config for run in read_grid(path).runs]:
         classes = config["num_classes"]
         if fresh(config["data"], config["seed"]):
