@@ -51,13 +51,9 @@ def tiny_bert(tmp_path_factory):
 @pytest.mark.parametrize("path", GRIDS, ids=lambda path: path.stem)
 def test_every_entry_of_a_grid_can_be_built(path, tiny_bert):
     # a small network is enough to see that a method takes its arguments
-<<<<<<< HEAD
-    small = {"class_path": "lightning_perturb.nets.MLP", "init_args": {"in_features": 4, "hidden": []}}
-=======
-    images = {"class_path": "lightning_perturb.nets.MLP", "init_args": {"in_features": 1, "hidden": []}}
+    images = {"class_path": "lightning_perturb.nets.MLP", "init_args": {"in_features": 4, "hidden": []}}
     sizes = {"vocab_size": 3, "embedding_dim": 1, "hidden": 1}
     words = {"class_path": "lightning_perturb.nets.BiLSTMAttention", "init_args": sizes}
->>>>>>> text
     for config in [run.config for run in read_grid(path).runs]:
         classes = config["num_classes"]
         if fresh(config["data"], config["seed"]):
@@ -319,6 +315,13 @@ def test_the_numbers_of_meta_iada_stand_beside_theirs():
             grid = read_grid(BENCHMARKS / f"grids/iada_{name}_{data}.yaml")
             assert all(re.fullmatch(r"\d\d\.\d\d", value) for value in grid.paper.values())
     assert grid.paper["MetaIADA without R", "100:1"] == "47.53"
+    noisy = {data: read_grid(BENCHMARKS / f"grids/iada_table5_{data}.yaml") for data in ("cifar10", "cifar100")}
+    for found in noisy.values():
+        assert len(found.paper) == len(found.rows) * len(found.columns)
+    assert noisy["cifar10"].paper["GLC", "flip 40 %"] == "88.93"
+    assert noisy["cifar100"].paper["JoCoR", "flip 40 %"] == "46.44"
+    rates = {(r.row, r.column): r.config["method"]["init_args"].get("forget_rate") for r in noisy["cifar10"].runs}
+    assert (rates["CoTeaching", "flip 20 %"], rates["JoCoR", "flip 40 %"]) == (0.2, 0.4)
     assert read_grid(BENCHMARKS / "grids/iada_table3.yaml").paper["MetaIADA", "iNaturalist 2018"] == "72.55"
     two, seven = (read_grid(BENCHMARKS / f"grids/iada_table{n}_cifar100.yaml").runs for n in (2, 7))
     assert {r.key for r in two if r.row == "MetaIADA"} == {r.key for r in seven if r.row == "MetaIADA"}
