@@ -20,10 +20,10 @@ Spec = dict[str, Any]
 
 _KEYS = {
     "title", "include", "num_classes", "data", "nets", "methods", "trainer", "seeds", "test_every", "baseline", "paper",
-    "metrics", "attack",
+    "metrics", "chosen_by", "attack",
 }  # fmt: skip
 # arguments that take a maker of objects instead of an object
-_MAKERS = ("optimizer", "lr_scheduler", "second_scheduler", "meta_optimizer")
+_MAKERS = ("optimizer", "lr_scheduler", "meta_optimizer", "second_scheduler")
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,7 @@ class Grid:
         runs: All runs, seed by seed, so that a grid that was stopped early has whole tables.
         baseline: The row that must memorise the noise for the table to say anything.
         metrics: The test numbers of which tables are made, the main one first.
+        chosen_by: The validation number that chooses an epoch for a further table; None for no such table.
         papers: The paper's numbers by metric, and then by (row, column), as printed.
         source: Where they stand.
     """
@@ -89,6 +90,7 @@ class Grid:
     runs: list[Run]
     baseline: str | None = None
     metrics: tuple[str, ...] = ("test/acc",)
+    chosen_by: str | None = None
     papers: dict[str, dict[tuple[str, str], str]] = field(default_factory=dict)
     source: str = ""
 
@@ -137,6 +139,7 @@ def read_grid(path: str | Path) -> Grid:
         runs=runs,
         baseline=tree.get("baseline"),
         metrics=metrics,
+        chosen_by=_validation_number(tree.get("chosen_by"), path),
         **_paper(tree.get("paper"), [column[0] for column in columns], metrics, path),
     )
     for row in {row for row, _ in grid.paper} | ({grid.baseline} if grid.baseline else set()):
@@ -224,6 +227,12 @@ def _config(tree: Spec, data: Spec, net: Spec, method: Spec, by_data: Spec, own:
         "seed": seed,
         **attack,
     }
+
+
+def _validation_number(name: str | None, path: Path) -> str | None:
+    if name is not None and not name.startswith("val/"):
+        raise ValueError(f"{path}: chosen_by={name!r} is no validation number, and the test set has no say. Use val/.")
+    return name
 
 
 def _paper(paper: Spec | None, columns: list[str], metrics: tuple[str, ...], path: Path) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from accuracy_grid import Run, Spec, build, build_data, build_method, with_environment
@@ -25,14 +25,19 @@ from lightning_perturb.attacks import Attack, right_under
 from lightning_perturb.callbacks import Recorder
 from lightning_perturb.core import Batch, PerturbationModule
 from lightning_perturb.core.evaluation import SampleMean
+from lightning_perturb.core.group_accuracy import GroupAccuracy
 from lightning_perturb.core.modes import evaluating
 from lightning_perturb.data import PerturbationDataModule
 
-_LOGGED = ("train/loss", "train/acc", "train/acc_true", "train/memorised", "val/acc", "val/mAP", "val/loss")
+_LOGGED = (
+    "train/loss", "train/acc", "train/acc_true", "train/memorised",
+    "val/acc", "val/worst_group_acc", "val/mean_group_acc", "val/mAP", "val/loss",
+)  # fmt: skip
 _TESTED = tuple(
     f"test/{name}"
     for name in (
         "acc", "robust_acc", "acc_head", "acc_medium", "acc_tail", "top5", "macro_precision",
+        "worst_group_acc", "mean_group_acc", "train_weighted_acc",
         "mAP", "mAP_head", "mAP_medium", "mAP_tail", "macro_f1", "loss",
     )
 )  # fmt: skip
@@ -75,7 +80,7 @@ class Curve(Callback):
 
 @torch.no_grad()
 def tested(trainer: Trainer, module: PerturbationModule, attack: Attack | None) -> dict[str, float]:
-    """Accuracy, or mean average precision, and loss on the clean test set, by the method's own evaluation.
+    """Accuracy (of groups too) or mean average precision, and loss on clean test labels, by the method's evaluation.
 
     Args:
         trainer: The trainer.
@@ -84,17 +89,20 @@ def tested(trainer: Trainer, module: PerturbationModule, attack: Attack | None) 
     """
     data: Any = trainer.datamodule  # type: ignore[attr-defined]
     metrics, loss = module.evaluation_metrics("test/").to(module.device), SampleMean().to(module.device)
-    robust = SampleMean().to(module.device)
+    groups, robust = GroupAccuracy(module.num_classes).to(module.device), SampleMean().to(module.device)
     with evaluating(module), trainer.precision_plugin.forward_context():
         for item in data.test_dataloader():
             batch = data.on_after_batch_transfer(Batch.of(item).to(module.device), 0)
             logits = module.evaluation_logits(batch.view).float()
             module.update_metrics(metrics, logits, batch.y)
             loss.update(module.plain_loss(logits, batch.y))
+            module.update_groups(groups, logits, batch)
             if attack is not None:
                 robust.update(right_under([attack], module, batch, batch.index, data)[:, 1])
-    attacked = {} if attack is None else {"test/robust_acc": robust.compute()}
-    values = {**module.metric_values(metrics), "test/loss": loss.compute(), **attacked}
+    further = {f"test/{name}": value for name, value in module.group_values(groups).items()}
+    if attack is not None:
+        further["test/robust_acc"] = robust.compute()
+    values = {**module.metric_values(metrics), "test/loss": loss.compute(), **further}
     return {name: float(values[name]) for name in _TESTED if name in values}
 
 
@@ -226,21 +234,19 @@ def _remember_reads(data: PerturbationDataModule, spec: Spec) -> None:
     if key not in _READ:
         _READ.clear()
         _READ[key] = {}
-    known, read, read_meta = _READ[key], data.read, data.read_meta
+    for name in ("read", "read_meta", "read_domains", "read_meta_domains", "evaluation_domains"):
+        # a method of this one object is replaced
+        setattr(data, name, _remembered(getattr(data, name), name, _READ[key]))
 
-    def remembered(split: Literal["train", "val", "test"]) -> Any:
-        if split not in known:
-            known[split] = read(split)
-        return known[split]
 
-    def remembered_meta() -> Any:
-        if "meta" not in known:
-            known["meta"] = read_meta()
-        return known["meta"]
+def _remembered(read: Callable[..., Any], name: str, known: dict[Any, Any]) -> Callable[..., Any]:
+    def remembered(*split: str) -> Any:
+        asked = (name, *split)
+        if asked not in known:
+            known[asked] = read(*split)
+        return known[asked]
 
-    # methods of this one object are replaced
-    setattr(data, "read", remembered)  # noqa: B010
-    setattr(data, "read_meta", remembered_meta)  # noqa: B010
+    return remembered
 
 
 def _rounded(value: float | None) -> float | None:

@@ -26,6 +26,9 @@ _NAMES = {
     "top5_error": "Test top-5 error",
     "macro_precision": "Test precision, mean over classes",
     "mAP": "Test mAP",
+    "worst_group_acc": "Test accuracy, worst group",
+    "mean_group_acc": "Test accuracy, mean over groups",
+    "train_weighted_acc": "Test accuracy, groups as in training",
 }
 
 
@@ -122,6 +125,11 @@ def table(read: Results, figures: dict[str, str] | None = None) -> str:
         known = any(read.curves(row, column, metric) for row, column in read.done)
         if known or paper or (read.done and metric == grid.metrics[0]):
             beside = f", beside the paper's number in brackets ({grid.source})" if paper else ""
+            if grid.chosen_by:
+                # what the paper prints is of such an epoch, too
+                title = f"{_named(metric)} (%) in the epoch with the best {grid.chosen_by}{beside}:"
+                lines += [title, "", *_grid_of(read, metric, last, paper, grid.chosen_by), ""]
+                beside, paper = "", None
             title = f"{_named(metric)} (%) after the last epoch{beside}:"
             lines += [title, "", *_grid_of(read, metric, last, paper), ""]
     if read.done:
@@ -192,7 +200,9 @@ def _grid_of(
     name: str,
     number: Callable[[Iterable[float | None]], float],
     paper: dict[tuple[str, str], str] | None = None,
+    chosen_by: str | None = None,
 ) -> list[str]:
+    """A table of one number of each curve, up to the epoch that a validation number chooses, if one does."""
     grid = read.grid
     digits = 2 if grid.paper else 1
     lines = ["| | " + " | ".join(grid.columns) + " |", "|---|" + "---:|" * len(grid.columns)]
@@ -201,7 +211,11 @@ def _grid_of(
     for row in [row for row in grid.rows if row in known]:
         cells = []
         for column in grid.columns:
-            values = [100 * number(curve) for curve in read.curves(row, column, name) if _numbers(curve)]
+            curves = read.curves(row, column, name)
+            if chosen_by:
+                falls, by = _falls(chosen_by), read.curves(row, column, chosen_by)
+                curves = [_up_to_best(*pair, falls) for pair in zip(curves, by, strict=True)]
+            values = [100 * number(curve) for curve in curves if _numbers(curve)]
             cell = _cell(values, read.seeds, digits)
             broken = sum(bool(result["error"]) for result in read.done.get((row, column), []))
             cell += f" ({broken} broke off)" if broken else ""
@@ -209,6 +223,12 @@ def _grid_of(
             cells.append(f"{cell} [{printed.replace('±', ' ± ')}]" if printed else cell)
         lines.append(f"| {row} | " + " | ".join(cells) + " |")
     return lines
+
+
+def _up_to_best(curve: list[float | None], chosen_by: list[float | None], falls: bool) -> list[float | None]:
+    """A curve up to the first of the tested epochs with the best validation number."""
+    tested = {e: by for e, by in enumerate(chosen_by) if by is not None and curve[e] is not None}
+    return curve[: (min if falls else max)(tested, key=lambda e: tested[e]) + 1] if tested else []
 
 
 def _cell(values: list[float], seeds: int, digits: int) -> str:

@@ -11,6 +11,7 @@ from lightning_perturb.callbacks.dynamics import (
     suggested_labels,
     suspect_scores,
 )
+from lightning_perturb.callbacks.groups import GroupReport
 from lightning_perturb.callbacks.hyperparameters import HyperparameterReport, LossReport
 from lightning_perturb.callbacks.loss_variation import LossVariationReport
 from lightning_perturb.callbacks.perturbation import PerturbationReport
@@ -23,6 +24,7 @@ __all__ = [
     "AttackedEvaluation",
     "AugmentationReport",
     "BoundaryReport",
+    "GroupReport",
     "HyperparameterReport",
     "LossReport",
     "LossVariationReport",

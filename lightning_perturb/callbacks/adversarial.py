@@ -14,6 +14,7 @@ from lightning_perturb.checks import check_positive
 from lightning_perturb.figures import adversarial_by_class, adversarial_over_epochs
 
 _GROUPS = ("clean", "noisy")
+_LAST = 40
 
 
 class AdversarialReport(EpochSumsReport):
@@ -33,11 +34,15 @@ class AdversarialReport(EpochSumsReport):
         last_epochs: Epochs, the last ones, that the figure by class is made of; the paper shows the last 40.
     """
 
-    def __init__(self, folder: str | None = None, last_epochs: int = 40) -> None:
+    def __init__(self, folder: str | None = None, last_epochs: int = _LAST) -> None:
         super().__init__(folder)
         check_positive("last_epochs", last_epochs)
         self.last_epochs = last_epochs
         self._true: Tensor | None = None
+
+    def settings(self) -> dict[str, Any]:
+        """The number of last epochs, if another was given."""
+        return {} if self.last_epochs == _LAST else {"last_epochs": self.last_epochs}
 
     # the sums of an epoch are counts [clean or noisy, class, all or adversarial]
 

@@ -68,11 +68,27 @@ class EpochSumsReport(Callback):
     def write(self, folder: Path, epochs: list[int], sums: Tensor) -> None:
         """Writes what else there is to write, beside the figures and under the same conditions; nothing here."""
 
+    def settings(self) -> dict[str, Any]:
+        """What was given beside the folder; by that, reports of a kind in one run are told apart."""
+        return {}
+
+    @property
+    def state_key(self) -> str:
+        """Under what name the sums stand in a checkpoint."""
+        settings = self.settings()
+        return self._generate_state_key(**settings) if settings else super().state_key
+
     # the life of a run --------------------------------------------------------------------------------------------
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Forgets what a checkpoint left for another stage."""
+        """Forgets what a checkpoint left for another stage; looks for another report that writes the same files."""
         self._restored = False
+        for other in trainer.callbacks:  # type: ignore[attr-defined]
+            if other is not self and type(other) is type(self) and other.folder == self.folder:
+                raise ValueError(
+                    f"Two callbacks {type(self).__name__} write into folder={self.folder!r}, the one over the other's "
+                    "files. Give one of them another folder."
+                )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Starts anew, unless the run is resumed."""

@@ -19,6 +19,7 @@ from lightning_perturb.functional import class_loss_variation, loss_variation_su
 
 #: the parts of a step's samples: all of them, or those with a class and those without it
 _PARTS: dict[int, tuple[str, ...]] = {1: ("",), 2: ("pos", "neg")}
+_DEFAULTS = {"last_epochs": None, "average": "sample", "smallest": 1e-5}
 _WORDS = {"": "", "pos": "positive samples", "neg": "negative samples"}
 
 
@@ -39,7 +40,9 @@ class LossVariationReport(EpochSumsReport):
     ``parts`` ``[P]`` (one without name, or ``pos`` and ``neg``), and ``samples``, ``plain`` and ``perturbed`` (mean
     losses) and ``variation``, ``[E, P, C]`` each; nothing under ``fast_dev_run``. A :class:`Recorder` in the same run
     records both losses of every sample, as ``compared/plain`` and ``compared/perturbed``, where there is one of each
-    (DLB compares two batches in a step). A resumed run goes on with the sums of the run before.
+    (DLB compares two batches in a step). A resumed run goes on with the sums of the run before. Of several reports in
+    one run, those that measure otherwise than the first have ``average`` or ``smallest`` in the names that they log,
+    ``train/loss_variation_class``; each needs a folder of its own.
 
     Attributes:
         paths: The figures that were written; empty before and where there are none.
@@ -70,6 +73,11 @@ class LossVariationReport(EpochSumsReport):
         self.last_epochs = last_epochs
         self.average = average
         self.smallest = smallest
+
+    def settings(self) -> dict[str, Any]:
+        """What was given beside the folder."""
+        given = {"last_epochs": self.last_epochs, "average": self.average, "smallest": self.smallest}
+        return {name: value for name, value in given.items() if value != _DEFAULTS[name]}
 
     def by_class(self) -> dict[str, npt.NDArray[np.float64]]:
         """The variation of each class ``[C]`` over the drawn epochs, by part: under ``""``, or ``pos`` and ``neg``.
@@ -105,8 +113,17 @@ class LossVariationReport(EpochSumsReport):
         sums = self.summed(trainer.current_epoch)
         if sums is None:
             return
-        for name, value in self._by_group(sums, pl_module).items():
-            pl_module.log(f"train/loss_variation{name and '_' + name}", value, sync_dist=True)
+        name = f"train/loss_variation{self._own_name(trainer)}"
+        for group, value in self._by_group(sums, pl_module).items():
+            pl_module.log("_".join(filter(None, (name, group))), value, sync_dist=True)
+
+    def _own_name(self, trainer: Trainer) -> str:
+        """What a report is logged under that measures otherwise than one before it in the same run."""
+        reports = [other for other in trainer.callbacks if isinstance(other, LossVariationReport)]  # type: ignore[attr-defined]
+        first = reports[0]
+        own = [str(self.average)] * (self.average != first.average)
+        own += [f"{self.smallest:g}"] * (self.smallest != first.smallest)
+        return "".join(f"_{word}" for word in own)
 
     def _by_group(self, sums: Tensor, method: Any) -> dict[str, float]:
         """The variation of all classes, of the head and of the tail, of each part; without those that have none."""

@@ -52,6 +52,10 @@ class Batch:
         """The same samples with another input."""
         return replace(self, x=x)
 
+    def rows(self, which: slice | Tensor) -> Batch:
+        """Some of the samples, with all that belongs to them."""
+        return self._map(lambda t: t[which])
+
     def to(self, *args: Any, **kwargs: Any) -> Batch:
         """Moves every tensor; Lightning finds this method when it moves a batch to the device."""
         return self._map(lambda t: t.to(*args, **kwargs))

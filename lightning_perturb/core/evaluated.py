@@ -90,10 +90,14 @@ class EvaluatedModule(LightningModule):
         """The numbers to log of the groups, a class in a domain each; none where samples have no domains."""
         if not groups.agree():
             return {}
-        data = getattr(self.trainer, "datamodule", None)
-        names = getattr(data, "evaluation_domain_names", getattr(data, "domain_names", ()))
         training = None if groups.overlapping else self.group_counts
-        return group_values(groups.compute(), training, getattr(data, "class_names", ()), names)
+        return group_values(groups.compute(), training, *self.names_of_groups())
+
+    def names_of_groups(self) -> tuple[Any, Any]:
+        """The data's names of classes and of the domains that evaluation groups by, as it gives them; or none."""
+        data = getattr(self.trainer, "datamodule", None)
+        domains = getattr(data, "evaluation_domain_names", getattr(data, "domain_names", ()))
+        return getattr(data, "class_names", ()), domains
 
     # steps --------------------------------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -109,10 +110,22 @@ def group_values(accuracy: Tensor, training: Tensor | None, class_names: Any, do
         weights = training[known].to(accuracy.dtype)
         values["train_weighted_acc"] = (weights * accuracy[known]).sum() / weights.sum()
     if accuracy.numel() <= _MOST_NAMED:
-        rows, columns = _names(class_names, len(accuracy)), _names(domain_names, accuracy.shape[1])
+        names = group_names(accuracy.shape, class_names, domain_names)
         for c, d in known.nonzero().tolist():
-            values[f"group_acc/{rows[c]}/{columns[d]}"] = accuracy[c, d]
+            values[f"group_acc/{names[c][d]}"] = accuracy[c, d]
     return values
+
+
+def group_names(shape: Sequence[int], class_names: Any, domain_names: Any) -> list[list[str]]:
+    """``<class>/<domain>`` of each group, by class and domain.
+
+    Args:
+        shape: Number of classes C, and of domains D.
+        class_names: Names of the classes; numbers take the place of anything but C names.
+        domain_names: Names of the domains, likewise.
+    """
+    rows, columns = _names(class_names, shape[0]), _names(domain_names, shape[1])
+    return [[f"{row}/{column}" for column in columns] for row in rows]
 
 
 def _names(names: Any, number: int) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -19,7 +20,7 @@ class ClassGroups:
         tail_below: Training samples below which a class is tail; those in between are medium.
 
     Raises:
-        ValueError: If a class could be both, or a number is negative.
+        ValueError: If a class could be both, or a number is negative or none.
     """
 
     head_from: int
@@ -27,6 +28,8 @@ class ClassGroups:
 
     def __post_init__(self) -> None:
         check_positive("tail_below", self.tail_below, zero=True)
+        if math.isnan(self.head_from):
+            raise ValueError(f"head_from={self.head_from!r} is no number of samples. Give one, 101 as published.")
         if self.head_from < self.tail_below:
             raise ValueError(f"head_from={self.head_from} is less than tail_below={self.tail_below}. Raise it.")
 

@@ -466,7 +466,7 @@ class PerturbationModule(StateMixin, EvaluatedModule):
         if self.needs.domains and not facts.num_domains:
             raise ValueError(
                 f"{type(self).__name__} trains on samples of several domains, of which the data tells none. Use data "
-                "with domains, such as ColoredDigits or Waterbirds, or Arrays with its argument domains."
+                "with domains, such as ColoredDigits or Waterbirds, Arrays with domains, or Wrap with domain_key."
             )
         self.facts = facts
         take_vocabulary = getattr(self.net, "take_vocabulary", None)

@@ -1,6 +1,7 @@
 """Objects that a checkpoint holds as plain data: the name of their class, and what they were made with."""
 
 import inspect
+import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -65,15 +66,25 @@ def from_plain(value: Any) -> Any:
 
 def _made(written: dict[str, Any]) -> Plain:
     name = written["class_path"]
+    cls = _known(name)
+    if cls is None:
+        raise ValueError(
+            f"class_path={name!r} is not imported, or no class that is saved as data. Import its module first."
+        )
+    try:
+        return cls(*written.get("args", ()), **written.get("init_args", {}))
+    except TypeError as error:
+        raise ValueError(f"class_path={name!r} does not take what was saved: {error}.") from error
+
+
+def _known(name: str) -> type[Plain] | None:
     for cls in _subclasses(Plain):
         if name == f"{cls.__module__}.{cls.__qualname__}":
-            try:
-                return cls(*written.get("args", ()), **written.get("init_args", {}))
-            except TypeError as error:
-                raise ValueError(f"class_path={name!r} does not take what was saved: {error}.") from error
-    raise ValueError(
-        f"class_path={name!r} is not imported, or no class that is saved as data. Import its module first."
-    )
+            return cls
+    # a class that has moved is still found where it was, or where a package offers it
+    module, _, last = name.rpartition(".")
+    found = getattr(sys.modules.get(module), last, None)
+    return found if isinstance(found, type) and issubclass(found, Plain) else None
 
 
 def _subclasses(cls: type[Plain]) -> Iterator[type[Plain]]:

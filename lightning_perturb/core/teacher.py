@@ -21,6 +21,7 @@ class Teacher:
 
     def __init__(self, source: nn.Module | str | None) -> None:
         self.source = source
+        self._net: nn.Module | None = None
         self._placed: torch.device | None = None
 
     @property
@@ -31,18 +32,24 @@ class Teacher:
             ValueError: If none was given.
             FileNotFoundError: If its checkpoint does not exist.
         """
+        if self._net is None:
+            self._net = self._opened().eval()
+        elif self._net.training:
+            # somebody has trained it since; what does not change is not walked through at every step
+            self._net.eval()
+        return self._net
+
+    def _opened(self) -> nn.Module:
         if self.source is None:
             raise ValueError(
                 "teacher=None has nothing to teach. Give teacher= a checkpoint of this package, such as "
                 "logs/.../last.ckpt, or in Python a trained network."
             )
-        if isinstance(self.source, str):
-            if not Path(self.source).is_file():
-                raise FileNotFoundError(
-                    f"teacher={self.source!r} is not a file. Give the checkpoint of a trained method."
-                )
-            self.source = load(self.source)
-        return self.source.eval()
+        if not isinstance(self.source, str):
+            return self.source
+        if not Path(self.source).is_file():
+            raise FileNotFoundError(f"teacher={self.source!r} is not a file. Give the checkpoint of a trained method.")
+        return load(self.source)
 
     def on(self, module: PerturbationModule) -> "Teacher":
         """This teacher, where the module is: on its device, in its memory format."""

@@ -13,6 +13,7 @@ from lightning_perturb.data.augment import (
 )
 from lightning_perturb.data.base import PerturbationDataModule
 from lightning_perturb.data.cifar import CIFAR10, CIFAR100
+from lightning_perturb.data.civil_comments import CivilComments
 from lightning_perturb.data.clothing1m import Clothing1M
 from lightning_perturb.data.colored import Colored, ColoredDigits, ColoredMNIST
 from lightning_perturb.data.digits import Digits
@@ -79,6 +80,7 @@ __all__ = [
     "CelebA",
     "CenterCrop",
     "Chain",
+    "CivilComments",
     "Clothing1M",
     "Colored",
     "ColoredDigits",

@@ -103,18 +103,21 @@ class IndexedSet(ForeignSet):
     Args:
         *args: As of :class:`ForeignSet`.
         views: Fetches of each sample, with independent augmentation.
+        domains: Domain ids of all samples ``[N]``, or None.
     """
 
-    def __init__(self, *args: Any, views: int = 1) -> None:
+    def __init__(self, *args: Any, views: int = 1, domains: Tensor | None = None) -> None:
         super().__init__(*args)
         self.views = views
+        self.domains = domains
 
     def fetch(self, draw: Draw) -> Any:
         """The foreign batches of all views, and the index beside them."""
         with generators_kept():
             views = [self.collated(draw, view) for view in range(self.views)]
         given = torch.from_numpy(self.labels)[draw.positions]
-        return Indexed(views, draw.positions, _label_place(views[0], self.key, given), draw.keys)
+        domains = None if self.domains is None else self.domains[draw.positions]
+        return Indexed(views, draw.positions, _label_place(views[0], self.key, given), draw.keys, domains)
 
 
 class BatchSet(IndexedSet):
@@ -123,6 +126,7 @@ class BatchSet(IndexedSet):
     Args:
         *args: As of :class:`ForeignSet`.
         views: Fetches of each sample, with independent augmentation.
+        domains: Domain ids of all samples ``[N]``, or None.
     """
 
     def fetch(self, draw: Draw) -> Any:
@@ -139,12 +143,14 @@ class Indexed:
         index: Position of each sample in the full training set ``[B]``.
         place: Where the labels stand in such a batch.
         keys: What names the samples in random draws ``[B]``, or None where the index does.
+        domains: Domain of each sample ``[B]``, or None.
     """
 
     views: list[Any]
     index: Tensor
     place: int | str
     keys: Tensor | None = None
+    domains: Tensor | None = None
 
     def map(self, function: Callable[[Any], Any]) -> Indexed:
         """The same samples with every foreign batch changed."""
@@ -166,9 +172,9 @@ class Indexed:
         # one label per sample may stand in a column; cross-entropy wants int64 ids
         y = first.y.reshape(len(self.index)) if first.y.numel() == len(self.index) else first.y
         y = y if y.is_floating_point() else y.long()
-        extra = first.extra
-        if self.keys is not None:
-            extra = {**extra, "sample_key": self.keys.to(y.device, non_blocking=True)}
+        beside = {"sample_key": self.keys, "domain": self.domains}
+        known = {name: value.to(y.device, non_blocking=True) for name, value in beside.items() if value is not None}
+        extra = {**first.extra, **known}
         return Batch(x, y, self.index.to(y.device, non_blocking=True), extra)  # type: ignore[arg-type]
 
 

@@ -2,49 +2,23 @@
 
 import json
 from abc import abstractmethod
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from lightning_perturb.checks import check_choice, check_positive
 from lightning_perturb.data.augment import Augmentation, RandomResizedCrop
+from lightning_perturb.data.domains import group_ids
 from lightning_perturb.data.labels import Labels, check_labels, choose_per_class, count_classes
 from lightning_perturb.data.lazy_images import LazyImages, Listing, warn_of_other_numbers
-
-Split = Literal["train", "val", "test"]
 
 _PROTOCOLS = ("CLT", "GLT", "ALT")
 # the published generator numbers them from the most frequent on
 _ATTRIBUTES = ("frequent", "medium", "rare")
 # of the draw of clean samples, which is the same for every seed of the data
 _SEED = 25
-
-
-@dataclass(frozen=True)
-class _Part:
-    """Images of a split, their classes and attributes."""
-
-    paths: list[str]
-    labels: Labels
-    attributes: Labels
-    source: str
-
-    def at(self, positions: Labels) -> "_Part":
-        paths = [self.paths[place] for place in positions.tolist()]
-        return _Part(paths, self.labels[positions], self.attributes[positions], self.source)
-
-    def without(self, positions: Labels) -> "_Part":
-        return self.at(np.setdiff1d(np.arange(len(self.paths)), positions))
-
-    def __add__(self, other: "_Part") -> "_Part":
-        return _Part(
-            self.paths + other.paths,
-            np.concatenate([self.labels, other.labels]),
-            np.concatenate([self.attributes, other.attributes]),
-            self.source,
-        )
 
 
 class GeneralizedLongTail(LazyImages):
@@ -87,7 +61,7 @@ class GeneralizedLongTail(LazyImages):
         super().__init__(root, size, load_size, **kwargs)
         self.protocol = protocol
         self.meta_per_group = meta_per_group
-        self._parts: dict[str, _Part] | None = None
+        self._parts: dict[str, Listing] | None = None
         self._names: list[str] | None = None
 
     @property
@@ -114,60 +88,45 @@ class GeneralizedLongTail(LazyImages):
     def image_path(self, written: PurePosixPath) -> Path:
         """The file of an image, of which the annotations hold the path on the machine that wrote them."""
 
-    def listing(self, split: Split) -> Listing | None:
-        """Files and classes of a split.
+    def listing(self, split: Literal["train", "val", "test"]) -> Listing | None:
+        """Files, classes and attributes of a split.
 
         Raises:
             FileNotFoundError: If the annotation file does not exist.
             ValueError: If it is of another layout.
         """
-        return self._as_listing(self._read(split))
+        return self._part(split)
 
     def meta_listing(self) -> Listing | None:
-        """Files and classes of the clean samples."""
-        return self._as_listing(self._read("meta")) if self.brings_meta else None
+        """Those of the clean samples."""
+        return self._part("meta") if self.brings_meta else None
 
-    def read_domains(self, split: Split) -> Labels:
-        """The attribute of each image of a split."""
-        return self._read(split).attributes
-
-    def read_meta_domains(self) -> Labels:
-        """The attribute of each clean sample."""
-        return self._read("meta").attributes
-
-    @staticmethod
-    def _as_listing(part: _Part) -> Listing:
-        return Listing(part.paths, part.labels, part.source)
-
-    def _read(self, split: str) -> _Part:
+    def _part(self, name: str) -> Listing:
         if self._parts is None:
-            name, numbers = self.files["bl" if self.protocol == "ALT" else "lt"]
-            path = self.annotations / name
+            file, numbers = self.files["bl" if self.protocol == "ALT" else "lt"]
+            path = self.annotations / file
             tree = self._tree(path)
-            test = "test_bl" if self.protocol == "CLT" else "test_bbl"
+            keys = {"train": "train", "val": "val", "test": "test_bl" if self.protocol == "CLT" else "test_bbl"}
             parts = {}
-            for part, key in (("train", "train"), ("val", "val"), ("test", test)):
-                parts[part] = self._part(tree, key, path)
+            for part, key in keys.items():
+                parts[part] = self._read_part(tree, key, path)
                 warn_of_other_numbers(type(self), part, len(parts[part].paths), numbers.get(key), str(path))
             self._parts = self._with_meta_part(parts) if self.brings_meta else parts
-        return self._parts[split]
+        return self._parts[name]
 
-    def _with_meta_part(self, parts: dict[str, _Part]) -> dict[str, _Part]:
+    def _with_meta_part(self, parts: dict[str, Listing]) -> dict[str, Listing]:
         """Takes clean samples out of the validation images, and out of training those of classes that it lacks."""
         generator = np.random.default_rng(_SEED)
         train, val = parts["train"], parts["val"]
-        groups = self.classes * len(_ATTRIBUTES)
-        of_val = np.flatnonzero(
-            choose_per_class(
-                val.labels * len(_ATTRIBUTES) + val.attributes, np.full(groups, self.meta_per_group), generator
-            )
-        )
+        groups = group_ids(val.labels, _attributes(val), len(_ATTRIBUTES))
+        each = np.full(self.classes * len(_ATTRIBUTES), self.meta_per_group)
+        of_val = choose_per_class(groups, each, generator)
         # a class with one training image keeps it
         spare = count_classes(train.labels, self.classes) > 1
         lacking = (count_classes(val.labels, self.classes) == 0) & spare
-        of_train = np.flatnonzero(choose_per_class(train.labels, lacking.astype(np.int64), generator))
-        meta = val.at(of_val) + train.at(of_train)
-        return {**parts, "train": train.without(of_train), "val": val.without(of_val), "meta": meta}
+        of_train = choose_per_class(train.labels, lacking.astype(np.int64), generator)
+        meta = _joined(_where(val, of_val), _where(train, of_train))
+        return {**parts, "train": _where(train, ~of_train), "val": _where(val, ~of_val), "meta": meta}
 
     def _tree(self, path: Path) -> dict[str, Any]:
         if not path.is_file():
@@ -186,7 +145,7 @@ class GeneralizedLongTail(LazyImages):
         self._names = [names[c] for c in range(self.classes)]
         return tree  # type: ignore[no-any-return]
 
-    def _part(self, tree: dict[str, Any], key: str, path: Path) -> _Part:
+    def _read_part(self, tree: dict[str, Any], key: str, path: Path) -> Listing:
         try:
             split = tree[key]
             labels = {name: int(label) for name, label in split["label"].items()}
@@ -201,11 +160,30 @@ class GeneralizedLongTail(LazyImages):
             ) from error
         ids = check_labels(np.fromiter(labels.values(), np.int64, len(labels)), self.classes, f"{path}: {key}: label")
         kinds = check_labels(np.asarray(attributes, np.int64), len(_ATTRIBUTES), f"{path}: {key}: attribute")
-        return _Part(paths, ids, kinds, f"{path} ({key})")
+        return Listing(paths, ids, f"{path} ({key})", kinds)
 
     @abstractmethod
     def _remedy(self) -> str:
         """What to do where the annotation file is missing or another."""
+
+
+def _attributes(part: Listing) -> Labels:
+    assert part.domains is not None
+    return part.domains
+
+
+def _where(part: Listing, mask: npt.NDArray[np.bool_]) -> Listing:
+    paths = [part.paths[place] for place in np.flatnonzero(mask).tolist()]
+    return Listing(paths, part.labels[mask], part.source, _attributes(part)[mask])
+
+
+def _joined(first: Listing, second: Listing) -> Listing:
+    return Listing(
+        first.paths + second.paths,
+        np.concatenate([first.labels, second.labels]),
+        first.source,
+        np.concatenate([_attributes(first), _attributes(second)]),
+    )
 
 
 class ImageNetGLT(GeneralizedLongTail):

@@ -56,7 +56,18 @@ class TextDataModule(PerturbationDataModule):
         for number, text in enumerate(texts):
             if not text.strip():
                 raise ValueError(f"Text {number} of the {split} split is empty. Remove it from the data.")
-        return Texts(texts, lambda: self.tokenizer), labels
+        return Texts(texts), labels
+
+    def setup(self, stage: str | None = None) -> None:
+        """Reads what the stage needs and draws splits and labels, once."""
+        super().setup(stage)
+        self._train, self._val, self._test = map(self._mine, (self._train, self._val, self._test))
+
+    def _mine(self, samples: tuple[Inputs, Labels] | None) -> tuple[Inputs, Labels] | None:
+        # what was read may be kept and served by several modules, each of which has its own vocabulary
+        if samples is None or not isinstance(samples[0], Texts) or samples[0].served:
+            return samples
+        return samples[0].served_by(lambda: self.tokenizer), samples[1]
 
     @property
     def tokenizer(self) -> Tokenizer:

@@ -18,13 +18,13 @@ class Texts:
 
     Args:
         texts: The texts.
-        tokenizer: Gives the tokenizer.
+        tokenizer: Gives the tokenizer; None before a data module serves them.
     """
 
     dtype = torch.int32
     ndim = 2
 
-    def __init__(self, texts: Sequence[str], tokenizer: Callable[[], Tokenizer]) -> None:
+    def __init__(self, texts: Sequence[str], tokenizer: Callable[[], Tokenizer] | None = None) -> None:
         self.texts = texts
         self._tokenizer = tokenizer
         self._encoded: tuple[Tokenizer, Tensor] | None = None
@@ -32,7 +32,7 @@ class Texts:
     @property
     def ids(self) -> Tensor:
         """The ids of all texts."""
-        tokenizer = self._tokenizer()
+        tokenizer = self._need_tokenizer()
         if self._encoded is None or self._encoded[0] is not tokenizer:
             self._encoded = tokenizer, tokenizer(self.texts)
         return self._encoded[1]
@@ -40,7 +40,7 @@ class Texts:
     @property
     def shape(self) -> tuple[int, int]:
         """Number of texts and of ids of each."""
-        return len(self.texts), self._tokenizer().max_length
+        return len(self.texts), self._need_tokenizer().max_length
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -51,3 +51,17 @@ class Texts:
     def index_select(self, dim: int, positions: Tensor) -> Tensor:
         """Ids of the texts at positions."""
         return self.ids.index_select(dim, positions)
+
+    @property
+    def served(self) -> bool:
+        """Whether a data module serves them."""
+        return self._tokenizer is not None
+
+    def served_by(self, tokenizer: Callable[[], Tokenizer]) -> Texts:
+        """The same texts, whose ids are those of another tokenizer."""
+        return Texts(self.texts, tokenizer)
+
+    def _need_tokenizer(self) -> Tokenizer:
+        if self._tokenizer is None:
+            raise RuntimeError("These texts have no tokenizer yet: they are served by no data module.")
+        return self._tokenizer()

@@ -42,7 +42,7 @@ def read_true_labels(loader: DataLoader[Any], key: int | str) -> Labels:
     stored = _stored(loader.dataset, key)
     if stored is not None and _confirmed(loader.dataset, key, stored):
         return stored
-    return _read(loader, key)
+    return read_labels(loader, key)
 
 
 def _stored(dataset: Any, key: int | str) -> Labels | None:
@@ -104,7 +104,16 @@ class _LabelsOf(Dataset[Any]):
         return _label(self.dataset, self.key, position)
 
 
-def _read(loader: DataLoader[Any], key: int | str) -> Labels:
+def read_labels(loader: DataLoader[Any], key: int | str) -> Labels:
+    """Returns what stands at a place of every sample, as :func:`read_true_labels`, but always by reading them all.
+
+    Args:
+        loader: The foreign training loader.
+        key: Where it stands.
+
+    Raises:
+        ValueError: If it is neither a class id nor multi-hot, or samples differ in that.
+    """
     blocks: DataLoader[Any] = DataLoader(
         _LabelsOf(loader.dataset, key),
         batch_size=_BLOCK,

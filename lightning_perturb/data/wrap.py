@@ -20,7 +20,7 @@ from lightning_perturb.data.labels import Labels
 from lightning_perturb.data.sample_label import find_label_key, input_of
 from lightning_perturb.data.samplers import Draw, EpochSampler, EvaluationSampler
 from lightning_perturb.data.seeded import generators_kept, seeded
-from lightning_perturb.data.true_labels import read_true_labels
+from lightning_perturb.data.true_labels import read_labels, read_true_labels
 
 _EVALUATION = ("val_dataloader", "test_dataloader", "predict_dataloader")
 _TRANSFER = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
@@ -61,6 +61,11 @@ class Wrap(DrawnDataModule):
         num_classes: Number of classes; None asks the wrapped module's ``num_classes``, or counts the labels.
         label_key: Where a sample's label stands: a position, or a key. None takes position 1, or the first of ``y``,
             ``label``, ``labels``, ``target``.
+        domain_key: Where the id of a sample's domain stands (a place, a source): a position, or a key. All are read
+            once, at the cost of one epoch of loading. None where samples have none. Evaluation by group is of a
+            validation set that Wrap carves, and of the wrapped module's own batches where they are mappings with a
+            ``domain``.
+        domain_names: A name for each domain; None asks the wrapped module's ``domain_names``, or numbers them.
         mean: Per-channel mean that the wrapped transforms subtract from pixels in [0, 1], for methods that move pixels;
             None where inputs are not normalised pixels.
         std: Per-channel standard deviation that they divide by, likewise.
@@ -79,6 +84,8 @@ class Wrap(DrawnDataModule):
         datamodule: LightningDataModule,
         num_classes: int | None = None,
         label_key: int | str | None = None,
+        domain_key: int | str | None = None,
+        domain_names: list[str] | None = None,
         mean: tuple[float, ...] | None = None,
         std: tuple[float, ...] | None = None,
         **kwargs: Any,
@@ -91,6 +98,10 @@ class Wrap(DrawnDataModule):
             raise ValueError(f"num_classes={num_classes} leaves nothing to tell apart. Give at least 2.")
         self.datamodule = datamodule
         self.label_key = label_key
+        self.domain_key = domain_key
+        self._domain_names = domain_names
+        if domain_names is not None and domain_key is None:
+            raise ValueError(f"domain_names={domain_names} belongs to domain_key, which is None. Give domain_key, too.")
         self.mean = mean
         self.std = std
         self.prepare_data_per_node = datamodule.prepare_data_per_node
@@ -236,10 +247,29 @@ class Wrap(DrawnDataModule):
         with seeded(self._wrapped_seed):
             self._key = find_label_key(loader.dataset[0], self.label_key)
             labels = read_true_labels(loader, self._key)
+            domains = self._read_domains(loader)
         self._source = loader
         self.multi_label = labels.ndim == 2
         self._counted = labels.shape[1] if self.multi_label else int(labels.max()) + 1
-        self._draw(labels, partial(self._inputs, labels))
+        self._draw(labels, partial(self._inputs, labels), domains)
+
+    def _read_domains(self, loader: DataLoader[Any]) -> Labels | None:
+        if self.domain_key is None:
+            return None
+        try:
+            place = find_label_key(loader.dataset[0], self.domain_key)
+            domains = read_labels(loader, place)
+        except ValueError as error:
+            raise ValueError(f"domain_key={self.domain_key!r} finds no domain, read as labels are: {error}") from error
+        own = getattr(self.datamodule, "domain_names", None)
+        if self._domain_names is None:
+            self._domain_names = [str(d) for d in (own or range(int(domains.max()) + 1))]
+        return domains
+
+    @property
+    def domain_names(self) -> list[str]:
+        """As given, the wrapped module's, or numbers; empty where samples have no domains."""
+        return self._domain_names or []
 
     def teardown(self, stage: str) -> None:
         """The wrapped module's, which is then set up again for a later run of the stage."""
@@ -316,7 +346,8 @@ class Wrap(DrawnDataModule):
         if self._needs is None:
             dataset = ForeignSet(*parts)
         else:
-            dataset = (IndexedSet if self._transfers else BatchSet)(*parts, views=views)
+            domains = None if self.domains is None else torch.from_numpy(self.domains)
+            dataset = (IndexedSet if self._transfers else BatchSet)(*parts, views=views, domains=domains)
         # the loader's own generator: it must not draw from the stream that dropout draws from
         return rebuilt(loader, dataset, sampler, torch.Generator().manual_seed(self.seed))
 

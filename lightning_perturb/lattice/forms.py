@@ -65,6 +65,7 @@ NO_FORM: dict[str, str] = {
     "LargeMarginSoftmax": _ANGLE,
     "LearnableWeightScaling": "two trainings, the second of which knows one scale a class alone",
     "MAE": _ANOTHER_LOSS,
+    "MLC": "its labels are those of a network of its own, and half of the clean samples are trained on",
     "MbLS": "its penalty grows with the distance of all logits from the largest",
     "MetaClassWeight": "a part of its weights lives for one batch",
     "MetaIADA": "as IADA, with three learned parts that share a step",

@@ -16,6 +16,7 @@ from lightning_perturb.methods.determinant_information import DMI
 from lightning_perturb.methods.distribution_balanced import NTR, RBCE, RBCENTR, RBCEFocal, RBCEFocalNTR
 from lightning_perturb.methods.disturb_label import DisturbLabel
 from lightning_perturb.methods.dlb import DLB
+from lightning_perturb.methods.domain_mix import LISA, DomainMix
 from lightning_perturb.methods.focal import Focal
 from lightning_perturb.methods.forward_correction import ForwardCorrection
 from lightning_perturb.methods.gold_loss_correction import GoldLossCorrection
@@ -36,6 +37,7 @@ from lightning_perturb.methods.lpl import LPL
 from lightning_perturb.methods.mbls import MbLS
 from lightning_perturb.methods.meta_class_weight import MetaClassWeight
 from lightning_perturb.methods.meta_iada import MetaIADA
+from lightning_perturb.methods.meta_label_correction import MLC
 from lightning_perturb.methods.meta_logit_adjustment import MetaLogitAdjustment
 from lightning_perturb.methods.meta_mixpert import MetaMixPert
 from lightning_perturb.methods.meta_weight_net import MetaWeightNet
@@ -77,8 +79,10 @@ __all__ = [
     "LC",
     "LDAM",
     "LDAMDRW",
+    "LISA",
     "LPL",
     "MAE",
+    "MLC",
     "NTR",
     "RBCE",
     "RBCELC",
@@ -103,6 +107,7 @@ __all__ = [
     "CrossEntropy",
     "DeconfoundTDE",
     "DisturbLabel",
+    "DomainMix",
     "Focal",
     "ForwardCorrection",
     "GoldLossCorrection",

@@ -55,16 +55,35 @@ class Mixup(PerturbationModule):
         dtype = torch.promote_types(logits.dtype, torch.float32)
         return one_hot(y, self.num_classes, dtype) if y.ndim == 1 else y.to(dtype)
 
+    def pairing(self, batch: Batch) -> tuple[Tensor, ...]:
+        """What partners are chosen by, beside the samples' keys: numbers ``[B]``."""
+        return ()
+
+    def choose(self, keys: Tensor, *by: Tensor) -> Tensor:
+        """Places of the partners ``[N]`` among the samples of all devices.
+
+        Args:
+            keys: One integer for each sample ``[N]``.
+            *by: What :meth:`pairing` gives, of all of them.
+        """
+        return partners(self._draw_seed, self.current_epoch, keys)
+
     def _pair(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """Inputs, their partners' ones, and the drawn weights of all devices' samples, among which it notes the own."""
         own = float_input(type(self).__name__, batch)
+        partner, weights = self._draw_pairs(batch)
+        (x,) = gather_rows(own)
+        return own, x[partner], weights.to(own.dtype)
+
+    def _draw_pairs(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Places of the partners ``[B]`` among all devices' samples, and the weights of all of these."""
         keys = self.sample_keys(batch)
-        x, y, keys, owner = gather_rows(own, batch.y, keys, torch.full_like(keys, rank()))
+        y, keys, owner, *by = gather_rows(batch.y, keys, torch.full_like(keys, rank()), *self.pairing(batch))
         place = (owner == rank()).nonzero().squeeze(1)
-        partner = partners(self._draw_seed, self.current_epoch, keys)[place]
+        partner = self.choose(keys, *by)[place]
         batch.extra["mixing_place"] = place
         batch.extra["partner_y"] = y[partner]
-        return own, x[partner], self._draw(keys).to(own.dtype)
+        return partner, self._draw(keys)
 
     def _draw(self, keys: Tensor) -> Tensor:
         of = keys if self.weights == "sample" else keys.new_full((1,), self._batch_idx)

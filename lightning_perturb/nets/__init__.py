@@ -3,7 +3,7 @@
 from lightning_perturb.nets.adjuster import Adjuster
 from lightning_perturb.nets.bilstm import BiLSTMAttention, read_vectors
 from lightning_perturb.nets.features import RecordedFeatures, find_classifier, record_features
-from lightning_perturb.nets.meta import MetaMLP
+from lightning_perturb.nets.meta import LabelCorrectionNet, MetaMLP
 from lightning_perturb.nets.preact_resnet import PreActResNet18
 from lightning_perturb.nets.resnet import ResNet, ResNet18, ResNet34
 from lightning_perturb.nets.resnet_cifar import CifarResNet, ResNet20, ResNet32, ResNet44, ResNet56, ResNet110
@@ -22,6 +22,7 @@ __all__ = [
     "CifarResNet",
     "CifarSEResNet",
     "ConvNet",
+    "LabelCorrectionNet",
     "MetaMLP",
     "PreActResNet18",
     "RecordedFeatures",

@@ -231,6 +231,59 @@ def test_several_labels_are_told_by_mean_average_precision(grid_file, tmp_path, 
     assert "ccuracy" not in printed.replace("accuracy-noisy.png", "")
 
 
+def test_groups_stand_beside_the_average(grid_file, tmp_path, capsys):
+    metrics = "metrics: [test/train_weighted_acc, test/worst_group_acc]\nchosen_by: val/worst_group_acc\n"
+    text = (
+        grid_file.read_text()
+        .replace("title: Tiny", f"{metrics}title: Tiny")
+        .replace("num_classes: 10", "num_classes: 2")
+    )
+    text = text.replace("data.Digits, init_args: {train_size: 128, val_size: 32}", "data.ColoredDigits")
+    text = text.replace("in_features: 64", "in_features: 192").replace("test_every: 2", "test_every: 1")
+    grid_file.write_text(text)
+    arguments = [str(grid_file), "--results", str(tmp_path)]
+    assert main(["run", *arguments, "--only", "CrossEntropy / noisy / seed 0"]) == 0
+    (path,) = files(tmp_path)
+    curve = json.loads(path.read_text())["curve"]
+    names = ("worst_group_acc", "mean_group_acc")
+    assert {f"{stage}/{name}" for stage in ("val", "test") for name in names} | {"test/train_weighted_acc"} <= set(
+        curve
+    )
+    assert all(
+        worst <= mean for worst, mean in zip(curve["test/worst_group_acc"], curve["test/mean_group_acc"], strict=True)
+    )
+    # the same source is not read again, nor its domains
+    assert main(["run", *arguments, "--only", "CrossEntropy / clean / seed 1"]) == 0
+    capsys.readouterr()
+    assert main(["table", *arguments]) == 0
+    printed = capsys.readouterr().out
+    for name in ("groups as in training", "worst group"):
+        assert f"Test accuracy, {name} (%) in the epoch with the best val/worst_group_acc:" in printed
+        assert f"Test accuracy, {name} (%) after the last epoch:" in printed
+
+
+def test_an_epoch_that_validation_chooses(grid_file, tmp_path):
+    paper = "paper: {source: x, rows: {CrossEntropy: '20.5 6.1'}}\n"
+    grid_file.write_text(
+        grid_file.read_text().replace("title: Tiny", "chosen_by: val/worst_group_acc\ntitle: Tiny") + paper
+    )
+    # the first of the two best epochs that were tested
+    by, test = [0.9, 0.1, 0.4, 0.4, 0.2], [None, 0.9, 0.25, 0.8, 0.7]
+    for run in read_grid(grid_file).runs:
+        if (run.row, run.column) == ("CrossEntropy", "clean"):
+            result = made_up(run, test)
+            result["curve"]["val/worst_group_acc"] = by
+            write_result(tmp_path / "any" / "runs" / run.file_name, result)
+    text = table(read_results(read_grid(grid_file), tmp_path))
+    chosen, last = text.split("after the last epoch:")
+    assert "in the epoch with the best val/worst_group_acc, beside the paper's number" in chosen
+    assert "| CrossEntropy | 25.00 ± 0.00 [20.5] | – [6.1] |" in chosen
+    assert "| CrossEntropy | 70.00 ± 0.00 | – |" in last
+    grid_file.write_text(grid_file.read_text().replace("val/worst", "test/worst"))
+    with pytest.raises(ValueError, match="chosen_by='test/worst_group_acc' is no validation number"):
+        read_grid(grid_file)
+
+
 def test_a_hyperparameter_has_a_plot_where_it_is_searched_alone(grid_file, tmp_path):
     grid_file.write_text(grid_file.read_text().replace("[1.0, 2.0]", "[4.0, 1.0, 2.0]"))
     rows = {("MixPert eta=1.0", "noisy"): 0.3, ("MixPert eta=2.0", "noisy"): 0.5, ("CrossEntropy", "noisy"): 0.1}

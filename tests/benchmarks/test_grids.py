@@ -87,6 +87,47 @@ def test_the_papers_numbers_stand_beside_theirs():
         assert len(grid.paper) == len(grid.columns) * len({row for row, _ in grid.paper})
 
 
+def test_the_numbers_on_imagenet_and_clothing1m_stand_beside_theirs():
+    tables = {n: read_grid(BENCHMARKS / f"grids/tax_table{n}.yaml") for n in ("11", "12", "13", "13_meta", "14", "15")}
+    for number, grid in tables.items():
+        metrics = ["test/acc"] if number in ("14", "15") else ["test/error", "test/top5_error"]
+        assert list(grid.metrics) == list(grid.papers) == metrics
+        for numbers in grid.papers.values():
+            assert all(re.fullmatch(r"\d{1,2}\.\d\d", value) for value in numbers.values())
+            # LogPert in closed form is a row of ours
+            assert {row for row, _ in numbers} == set(grid.rows) - {"LogPert exact"}
+            assert len(numbers) == len(grid.columns) * len({row for row, _ in numbers})
+    assert tables["11"].papers["test/top5_error"]["PGDTraining", "ImageNet"] == "7.33"
+    assert tables["13_meta"].papers["test/top5_error"]["MetaMixPert", "ResNet-101"] == "5.14"
+    assert tables["15"].paper["MetaMixPert", "Clothing1M"] == "75.41"
+    keys = {number: {run.key for run in grid.runs} for number, grid in tables.items()}
+    assert keys["13"] < keys["11"] | keys["12"]
+    for run in (*tables["11"].runs, *tables["12"].runs, *tables["13_meta"].runs):
+        schedule = run.config["method"]["init_args"]["lr_scheduler"]["init_args"]
+        assert (schedule, run.config["trainer"]) == ({"milestones": [75, 150, 225], "gamma": 0.1}, {"max_epochs": 250})
+        assert run.config["data"]["init_args"]["batch_size"] == 256
+    for run in (*tables["14"].runs, *tables["15"].runs):
+        optimizer = run.config["method"]["init_args"]["optimizer"]["init_args"]
+        assert optimizer == {"lr": 0.0008, "momentum": 0.9, "weight_decay": 0.001}
+
+
+def test_the_numbers_on_the_generalised_long_tail_stand_beside_theirs():
+    grid = read_grid(BENCHMARKS / "grids/iada_table4.yaml")
+    assert grid.columns == ["CLT", "GLT", "ALT"]
+    accuracy, precision = (grid.papers[name] for name in ("test/acc", "test/macro_precision"))
+    assert {row for row, _ in accuracy} == set(grid.rows)
+    # the paper has no numbers of logit adjustment where classes are balanced
+    assert len(accuracy) == len(precision) == 3 * len(grid.rows) - 1
+    assert all(re.fullmatch(r"\d\d\.\d\d", value) for value in (*accuracy.values(), *precision.values()))
+    assert accuracy["MetaIADA", "GLT"] == "44.36"
+    assert precision["cRT", "CLT"] == "45.34"
+    assert precision["RISDA", "ALT"] == "43.23"
+    for run in grid.runs:
+        longer = run.row in ("cRT", "LWS")
+        assert run.config["trainer"]["max_epochs"] == (110 if longer else 100)
+        assert run.config["data"]["init_args"]["protocol"] == run.column
+
+
 def test_the_numbers_of_multi_label_lpl_stand_beside_theirs():
     voc, coco = (read_grid(BENCHMARKS / f"grids/lpl_table5_{name}.yaml") for name in ("voc", "coco"))
     for grid, column, classes in ((voc, "VOC-MLT", 20), (coco, "COCO-MLT", 80)):

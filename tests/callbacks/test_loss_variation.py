@@ -345,3 +345,29 @@ def test_ranks_add_together(method, ranks, tmp_path):
     for found in ranks(table, two, tmp_path / "again", tmp_path / "two" / "batch-step=8.ckpt"):
         # Lightning reads the weights of a checkpoint in single precision
         torch.testing.assert_close(found[1], expected[1], rtol=1e-5, atol=1e-5)
+
+
+def test_two_reports_in_one_run_are_told_apart(tmp_path):
+    def reports(name):
+        return [
+            LossVariationReport(folder=str(tmp_path / name / average), average=average)
+            for average in ("sample", "class")
+        ]
+
+    recipe = Recipe(LabelSmoothing, {"eps": 0.3}, data=TAIL, trainer={"max_epochs": 2})
+    both = reports("both")
+    trainer = fit(recipe, callbacks=[*both, Saves(tmp_path, "batch", every_n_train_steps=3)])
+    assert [report.state_key for report in both] == ["LossVariationReport", "LossVariationReport{'average': 'class'}"]
+    logged = trainer.callback_metrics
+    for one, name in zip(both, ("", "_class"), strict=True):
+        alone = LossVariationReport(folder=str(tmp_path / "alone"), average=one.average)
+        expected = fit(recipe, callbacks=[alone]).callback_metrics
+        for group in ("", "_head", "_tail"):
+            assert logged[f"train/loss_variation{name}{group}"] == expected[f"train/loss_variation{group}"]
+    assert logged["train/loss_variation"] != logged["train/loss_variation_class"]
+    rest = reports("rest")
+    resume(recipe, tmp_path / "batch-step=3.ckpt", callbacks=rest)
+    for one, other in zip(both, rest, strict=True):
+        assert torch.equal(one.table()[1], other.table()[1])
+    with pytest.raises(ValueError, match=r"Two callbacks LossVariationReport write into folder=None"):
+        fit(recipe, callbacks=[LossVariationReport(), LossVariationReport(average="class")])

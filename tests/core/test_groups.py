@@ -58,6 +58,8 @@ def test_faults_of_thresholds():
     for module in (CrossEntropy, BinaryCrossEntropy):
         with pytest.raises(ValueError, match="head_from=5 is less than tail_below=20"):
             module(nn.Linear(2, 5), 5, head_from=5)
+        with pytest.raises(ValueError, match="head_from=nan is no number of samples"):
+            module(nn.Linear(2, 5), 5, head_from=float("nan"))
         with pytest.raises(ValueError, match="tail_below=-1"):
             module(nn.Linear(2, 5), 5, tail_below=-1)
 

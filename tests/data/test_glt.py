@@ -8,7 +8,7 @@ from testkit.images import picture
 from testkit.training import trainer_of
 
 from lightning_perturb.data import MSCOCOGLT, ImageNetGLT
-from lightning_perturb.data.glt import _Part
+from lightning_perturb.data.lazy_images import Listing
 from lightning_perturb.methods import CrossEntropy, MetaWeightNet
 from lightning_perturb.nets import ConvNet
 
@@ -130,7 +130,7 @@ def test_images_of_imagenet_are_found_by_the_end_of_their_path(tmp_path):
         listing = data.listing("train")
     assert listing.paths[17] == str(tmp_path / "imagenet/train/n00000017/n00000017_train.JPEG")
     assert listing.labels.tolist() == list(range(1000))
-    assert data.read_domains("train").tolist() == [c % 3 for c in range(1000)]
+    assert listing.domains.tolist() == [c % 3 for c in range(1000)]
     assert data.listing("test").paths[0].endswith("_test_bbl.JPEG")
     assert data.class_names[999] == "n00000999"
     with pytest.raises(FileNotFoundError, match=r"n00000000_train\.JPEG does not exist, but .*\(train\) lists it"):
@@ -166,8 +166,8 @@ def test_what_is_wrong_is_named(coco):
 
 def test_the_last_training_image_of_a_class_is_not_taken(monkeypatch):
     monkeypatch.setattr(MSCOCOGLT, "classes", 2)
-    train = _Part(["a", "b", "c"], np.array([0, 0, 1]), np.zeros(3, np.int64), "x")
-    none = train.at(np.zeros(0, np.int64))
+    train = Listing(["a", "b", "c"], np.array([0, 0, 1]), "x", np.zeros(3, np.int64))
+    none = Listing([], np.zeros(0, np.int64), "x", np.zeros(0, np.int64))
     parts = MSCOCOGLT("root", meta_per_group=1)._with_meta_part({"train": train, "val": none})
     assert parts["meta"].labels.tolist() == [0]
     assert parts["train"].labels.tolist() == [0, 1]

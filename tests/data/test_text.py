@@ -100,6 +100,20 @@ def other_test(data):
     return data.test_dataloader()
 
 
+def test_texts_that_are_read_once_have_the_ids_of_each_module():
+    one, other = Lines(["a", "b b", "c", "d d"]), Lines([], train_size=2)
+    read = one.read("train")
+    for data in (one, other):
+        data.read = lambda split, read=read: read
+        data.setup("fit")
+    assert len(one.tokenizer.vocabulary) == 6
+    assert len(other.tokenizer.vocabulary) == 4
+    assert set(one.raw_inputs(range(4))[:, 0].tolist()) == {2, 3, 4, 5}
+    assert 1 in other.raw_inputs(range(4))[:, 0]
+    with pytest.raises(RuntimeError, match="served by no data module"):
+        read[0].ids
+
+
 @pytest.mark.parametrize("method", [LogPert, DLB, MetaMixPert])
 def test_methods_train_and_resume_bit_identically(method, tmp_path):
     whole = fit(method)

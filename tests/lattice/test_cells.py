@@ -35,6 +35,7 @@ from lightning_perturb.lattice import (
     Poly,
     Predicted,
     Prior,
+    Redrawn,
     Regularization,
     Relative,
     Shift,
@@ -323,7 +324,7 @@ def test_a_checkpoint_from_python_has_its_cells(tmp_path):
     (path,) = tmp_path.glob("*=8.ckpt")
     saved = torch.load(path, weights_only=True)["hyper_parameters"]["perturbations"]
     assert saved[1]["init_args"]["pattern"] == {
-        "class_path": "lightning_perturb.lattice.pattern.Partner",
+        "class_path": "lightning_perturb.lattice.pattern.feature.Partner",
         "init_args": {"alpha": 0.4},
     }
     again = lightning_perturb.load(path, net=NETS["mlp"]())
@@ -365,6 +366,30 @@ def test_nothing_is_imported_to_open_a_checkpoint(tmp_path):
         module_of({"class_path": "lightning_perturb.lattice.pattern.Uniform", "init_args": {}})
     with pytest.raises(ValueError, match=r"perturbations lists 'Prior', which is no cell"):
         module_of("Prior")
+
+
+@pytest.mark.parametrize("place", ["pattern.feature", "pattern", ""])
+def test_a_class_is_found_under_every_address_that_it_has(place):
+    """Checkpoints hold addresses: a class that moves must not be lost to those from before."""
+    module = ".".join(filter(None, ("lightning_perturb.lattice", place)))
+    cell = {
+        "class_path": "lightning_perturb.lattice.amount.Prior",
+        "init_args": {"target": "feature", "direction": "mixed", "pattern": {"class_path": f"{module}.Partner"}},
+    }
+    (found,) = module_of(cell).perturbations
+    assert type(found) is Prior
+    assert type(found.pattern) is Partner
+
+
+def test_two_cells_that_redraw_labels_draw_each_for_itself():
+    def labels(number):
+        cell = Prior("label", "sample", "mixed", strength=1.0, pattern=Redrawn(1.0))
+        module = module_of(*[Prior("loss", "sample", "negative")] * number, cell)
+        batch = Batch(torch.zeros(40, 64), torch.zeros(40, dtype=torch.long), torch.arange(40))
+        return module.perturb_target(torch.zeros(40, 10), batch).argmax(1)
+
+    assert torch.equal(labels(0), labels(0))
+    assert not torch.equal(labels(0), labels(1))
 
 
 def test_cells_with_a_live_object_are_given_again(tmp_path):

@@ -39,6 +39,14 @@ from lightning_perturb.lattice import (
     Uniform,
 )
 
+
+class SlotDraws(methods.DisturbLabel):
+    """Draws what the first cell of a list does: cells have streams of their own."""
+
+    def uniform(self, stream, batch, *shape):
+        return super().uniform(f"cell_0 {stream}", batch, *shape)
+
+
 ATTACK = {"eps": 0.1, "step_size": 0.03, "steps": 3}
 ETA = {"norm": "none", "steps": 1}
 
@@ -192,7 +200,7 @@ FORMS = {
         [Prior("loss", "category", "mixed", strength=1.0, power=0, pattern=ClassWeight(0.99))],
     ),
     "DisturbLabel": (
-        methods.DisturbLabel, {"alpha": 0.3},
+        SlotDraws, {"alpha": 0.3},
         [Prior("label", "sample", "mixed", strength=1.0, pattern=Redrawn(0.3))],
     ),
     "no cell": (methods.CrossEntropy, {}, []),

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 import lightning_perturb
 from lightning_perturb.core import PerturbationModule
 from lightning_perturb.core.counts import OptionalCountsModule
-from lightning_perturb.core.domains import GroupModule
+from lightning_perturb.core.domains import DomainModule, GroupModule
 
 
 def build(
@@ -30,6 +30,8 @@ def build(
     # a user's own loader does not tell them
     if issubclass(method, OptionalCountsModule):
         options = {"class_counts": [10] * classes, **(options or {})}
+    if issubclass(method, DomainModule):
+        options = {"num_domains": 2, **(options or {})}
     if issubclass(method, GroupModule):
         options = {"group_counts": [[3, 2]] * classes, **(options or {})}
     if issubclass(method, lightning_perturb.methods.NTR):
