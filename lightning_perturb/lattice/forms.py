@@ -59,6 +59,7 @@ NO_FORM: dict[str, str] = {
     "IADA": "direction and size are one function of sample and class together",
     "JS": _ANOTHER_LOSS,
     "L2RW": "its weights live for one batch",
+    "LADE": "its regularization is one number of the batch",
     "LC": _BINARY,
     "LDAM": "its margins are Prior(logit, category, negative, pattern=OwnLogit), but its logits are cosines",
     "LDAMDRW": "as LDAM, and the weights of ClassBalanced come late in training",
