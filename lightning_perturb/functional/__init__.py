@@ -188,6 +188,7 @@ from lightning_perturb.functional.self_paced import (
     spl_weights,
 )
 from lightning_perturb.functional.sl import mae_loss, rce_loss, sl_loss
+from lightning_perturb.functional.small_loss import keep_rate, small_loss, symmetric_divergence
 from lightning_perturb.functional.strategies import (
     all_adversarial,
     all_anti_adversarial,
@@ -290,6 +291,7 @@ __all__ = [
     "js_hyperparameters",
     "js_loss",
     "js_spread",
+    "keep_rate",
     "knowledge_distillation_loss",
     "l2_start",
     "label_probability",
@@ -371,12 +373,14 @@ __all__ = [
     "sl_hyperparameters",
     "sl_loss",
     "slack",
+    "small_loss",
     "smooth",
     "soft_bootstrapping_target",
     "spl_weights",
     "standardize",
     "svm_slack",
     "symmetric_beta",
+    "symmetric_divergence",
     "symmetric_noise_bounds",
     "symmetric_transition",
     "tail_adversarial",

@@ -5,11 +5,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_perturb.core import Batch, Coordinates, MetaPerturbationModule
-from lightning_perturb.core.distributed import gather_batch, world_size
+from lightning_perturb.core import Batch, Coordinates
+from lightning_perturb.core.batch_learned import BatchLearnedModule
+from lightning_perturb.core.distributed import world_size
 
 
-class L2RW(MetaPerturbationModule):
+class L2RW(BatchLearnedModule):
     """Sample weights from the gradients of one batch (Ren et al., 2018), L2RW in [iada Table 5]; nothing is kept.
 
     The virtual step is that of sum_i eps_i l_i at eps = 0, where the network stays as it is. The derivative of the meta
@@ -27,8 +28,6 @@ class L2RW(MetaPerturbationModule):
     coordinates = Coordinates.of("loss", ("positive", "negative"), "meta", "sample")
     paper = "iada"
 
-    _weights: Tensor
-
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if self.meta_every != 1:
@@ -37,35 +36,16 @@ class L2RW(MetaPerturbationModule):
                 "one batch. Set meta_every to 1, or take MetaWeightNet."
             )
 
-    @property
-    def learns(self) -> bool:
-        """Always: the weights of each batch."""
-        return True
-
-    def perturb_input(self, batch: Batch) -> Batch:
-        """The same; counts the samples of all devices, and finds the own ones among them."""
-        batch = super().perturb_input(batch)
-        (everyone,), mine = gather_batch(batch.y)
-        batch.extra["place"] = torch.arange(mine.start, mine.stop, device=batch.y.device)
-        self._weights = torch.zeros(len(everyone), device=batch.y.device).to(self.dtype)
-        return batch
-
-    def transient(self) -> list[Tensor]:
-        """eps = 0 of the samples of all devices."""
-        self._weights = torch.zeros_like(self._weights).requires_grad_()
-        return [self._weights]
-
-    def move_transient(self, gradients: list[Tensor]) -> None:
+    def moved(self, gradient: Tensor) -> Tensor:
         """max(-dM/deps, 0) over its sum; all 0 where no sample leads to a lower loss."""
-        agreeing = (-gradients[0]).clamp(min=0)
+        agreeing = (-gradient).clamp(min=0)
         total = agreeing.sum()
-        self._weights = agreeing / torch.where(total > 0, total, 1.0)
+        return agreeing / torch.where(total > 0, total, 1.0)
 
     def perturb_loss(self, loss: Tensor, logits: Tensor, batch: Batch) -> Tensor:
         """w_i l_i, times the number of samples that the mean is then taken over."""
         loss = super().perturb_loss(loss, logits, batch)
-        weights = self._weights[batch.extra["place"]]
         # the mean is over this device's samples, then over devices
-        relative = weights * (len(batch) * world_size())
+        relative = self.learned(batch) * (len(batch) * world_size())
         self.tell(batch, "hyperparameter/weight", relative)
         return relative * loss

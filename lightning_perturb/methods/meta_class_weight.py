@@ -2,16 +2,15 @@
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from lightning_perturb.checks import check_positive
-from lightning_perturb.core import Batch, Coordinates, MetaPerturbationModule
-from lightning_perturb.core.distributed import gather_rows, rank
+from lightning_perturb.core import Batch, Coordinates
+from lightning_perturb.core.batch_learned import BatchLearnedModule
 from lightning_perturb.methods.class_weights import ClassBalanced
 
 
-class MetaClassWeight(MetaPerturbationModule, ClassBalanced):
+class MetaClassWeight(BatchLearnedModule, ClassBalanced):
     """Losses times w_y + ε_i: weights by class frequency and a conditional weight (Jamal et al., 2020) [iada Table 3].
 
     w is the effective-number weight of the class. ε_i starts at 0 in every batch and makes one step on the loss of
@@ -28,43 +27,21 @@ class MetaClassWeight(MetaPerturbationModule, ClassBalanced):
 
     coordinates = Coordinates.of("loss", ("positive", "negative"), ("prior", "meta"), ("category", "sample"))
 
-    _conditional: Tensor
-
     def __init__(self, *args: Any, conditional_lr: float = 0.01, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         check_positive("conditional_lr", conditional_lr, zero=True)
         self.conditional_lr = conditional_lr
 
-    @property
-    def learns(self) -> bool:
-        """Always: the conditional weights of each batch."""
-        return True
-
-    def perturb_input(self, batch: Batch) -> Batch:
-        """Leaves the input as it is, and makes place for the conditional weights of all devices' samples."""
-        batch = super().perturb_input(batch)
-        (owner,) = gather_rows(torch.full((len(batch),), rank(), device=batch.y.device))
-        batch.extra["conditional_place"] = (owner == rank()).nonzero().squeeze(1)
-        self._conditional = torch.zeros(len(owner), device=owner.device, dtype=self.class_weight.dtype)
-        return batch
-
-    def transient(self) -> list[Tensor]:
-        """ε of this batch over all devices, after what others learn for one batch."""
-        self._conditional = torch.zeros_like(self._conditional).requires_grad_()
-        return [*super().transient(), self._conditional]
-
-    def move_transient(self, gradients: list[Tensor]) -> None:
+    def moved(self, gradient: Tensor) -> Tensor:
         """-conditional_lr dM/dε."""
-        *gradients, own = gradients
-        self._conditional = -self.conditional_lr * own
-        super().move_transient(gradients)
+        return -self.conditional_lr * gradient
 
     def _virtual_loss(self, outputs: dict[str, Tensor], batch: Batch) -> Tensor:
         # the sum over the samples of all devices, since gradients are averaged over these
-        return len(self._conditional) * super()._virtual_loss(outputs, batch)
+        return len(self._learned) * super()._virtual_loss(outputs, batch)
 
     def perturb_loss(self, loss: Tensor, logits: Tensor, batch: Batch) -> Tensor:
         """(w_y + ε) l."""
-        conditional = self._conditional[batch.extra["conditional_place"]].to(loss.dtype)
+        conditional = self.learned(batch).to(loss.dtype)
         self.tell(batch, "hyperparameter/conditional_weight", conditional)
         return super().perturb_loss(loss, logits, batch) + conditional * loss

@@ -51,7 +51,7 @@ def tiny_bert(tmp_path_factory):
 @pytest.mark.parametrize("path", GRIDS, ids=lambda path: path.stem)
 def test_every_entry_of_a_grid_can_be_built(path, tiny_bert):
     # a small network is enough to see that a method takes its arguments
-    images = {"class_path": "lightning_perturb.nets.MLP", "init_args": {"in_features": 1, "hidden": []}}
+    images = {"class_path": "lightning_perturb.nets.MLP", "init_args": {"in_features": 4, "hidden": []}}
     sizes = {"vocab_size": 3, "embedding_dim": 1, "hidden": 1}
     words = {"class_path": "lightning_perturb.nets.BiLSTMAttention", "init_args": sizes}
     for config in [run.config for run in read_grid(path).runs]:
@@ -163,10 +163,13 @@ def test_the_numbers_on_the_generalised_long_tail_stand_beside_theirs():
     assert accuracy["MetaIADA", "GLT"] == "44.36"
     assert precision["cRT", "CLT"] == "45.34"
     assert precision["RISDA", "ALT"] == "43.23"
+    assert accuracy["DeconfoundTDE", "ALT"] == "41.40"
+    assert precision["RandAugment", "CLT"] == "52.13"
     for run in grid.runs:
         longer = run.row in ("cRT", "LWS")
         assert run.config["trainer"]["max_epochs"] == (110 if longer else 100)
         assert run.config["data"]["init_args"]["protocol"] == run.column
+        assert ("augment" in run.config["data"]["init_args"]) == (run.row == "RandAugment")
 
 
 def test_the_numbers_of_multi_label_lpl_stand_beside_theirs():
@@ -269,7 +272,7 @@ def test_a_paper_that_prints_one_of_several_metrics(grid_file):
         read_grid(grid_file)
 
 
-def test_a_row_with_an_option_of_the_network(grid_file):
+def test_a_row_with_an_option_of_the_network_and_of_the_data(grid_file):
     before = {run.key for run in read_grid(grid_file).runs}
     grid_file.write_text(
         grid_file.read_text().replace(
@@ -277,7 +280,8 @@ def test_a_row_with_an_option_of_the_network(grid_file):
             "    CrossEntropy: {class_path: lightning_perturb.methods.CrossEntropy}\n"
             "    CrossEntropy, dropout:\n"
             "      class_path: lightning_perturb.methods.CrossEntropy\n"
-            "      net: {init_args: {dropout: 0.5}}\n",
+            "      net: {init_args: {dropout: 0.5}}\n"
+            "      data: {init_args: {val_size: 7}}\n",
         )
     )
     runs = read_grid(grid_file).runs
@@ -286,7 +290,28 @@ def test_a_row_with_an_option_of_the_network(grid_file):
         dropped = run.row == "CrossEntropy, dropout"
         assert run.config["net"]["init_args"].get("dropout") == (0.5 if dropped else None)
         assert run.config["net"]["init_args"]["hidden"] == [8]
-        assert "net" not in run.config["method"]
+        assert run.config["data"]["init_args"]["val_size"] == (7 if dropped else 32)
+        assert not {"net", "data"} & set(run.config["method"])
+
+
+def test_a_row_with_an_option_of_the_data(grid_file):
+    before = {run.key for run in read_grid(grid_file).runs}
+    grid_file.write_text(
+        grid_file.read_text().replace(
+            "    CrossEntropy: {class_path: lightning_perturb.methods.CrossEntropy}\n",
+            "    CrossEntropy: {class_path: lightning_perturb.methods.CrossEntropy}\n"
+            "    CrossEntropy, balanced:\n"
+            "      class_path: lightning_perturb.methods.CrossEntropy\n"
+            "      data: {init_args: {balanced_from: 0}}\n",
+        )
+    )
+    runs = read_grid(grid_file).runs
+    assert before < {run.key for run in runs}
+    for run in runs:
+        options = run.config["data"]["init_args"]
+        assert options.get("balanced_from") == (0 if run.row == "CrossEntropy, balanced" else None)
+        assert ("label_noise" in options) == (run.column == "noisy")
+        assert "data" not in run.config["method"]
 
 
 def test_the_numbers_of_meta_iada_stand_beside_theirs():
@@ -295,6 +320,13 @@ def test_the_numbers_of_meta_iada_stand_beside_theirs():
             grid = read_grid(BENCHMARKS / f"grids/iada_{name}_{data}.yaml")
             assert all(re.fullmatch(r"\d\d\.\d\d", value) for value in grid.paper.values())
     assert grid.paper["MetaIADA without R", "100:1"] == "47.53"
+    noisy = {data: read_grid(BENCHMARKS / f"grids/iada_table5_{data}.yaml") for data in ("cifar10", "cifar100")}
+    for found in noisy.values():
+        assert len(found.paper) == len(found.rows) * len(found.columns)
+    assert noisy["cifar10"].paper["GLC", "flip 40 %"] == "88.93"
+    assert noisy["cifar100"].paper["JoCoR", "flip 40 %"] == "46.44"
+    rates = {(r.row, r.column): r.config["method"]["init_args"].get("forget_rate") for r in noisy["cifar10"].runs}
+    assert (rates["CoTeaching", "flip 20 %"], rates["JoCoR", "flip 40 %"]) == (0.2, 0.4)
     assert read_grid(BENCHMARKS / "grids/iada_table3.yaml").paper["MetaIADA", "iNaturalist 2018"] == "72.55"
     two, seven = (read_grid(BENCHMARKS / f"grids/iada_table{n}_cifar100.yaml").runs for n in (2, 7))
     assert {r.key for r in two if r.row == "MetaIADA"} == {r.key for r in seven if r.row == "MetaIADA"}
@@ -459,3 +491,40 @@ def test_an_unset_variable_is_named(monkeypatch):
     assert with_environment({"a": ["${HERE_IT_IS}/x", 1]}) == {"a": ["/somewhere/x", 1]}
     with pytest.raises(ValueError, match="NOT_SET_ANYWHERE"):
         with_environment({"a": ["${NOT_SET_ANYWHERE}"]})
+
+
+def test_a_row_may_train_on_other_batches(tmp_path):
+    (tmp_path / "grid.yaml").write_text(
+        "num_classes: 2\n"
+        "data: {base: {class_path: a.Data, init_args: {batch_size: 8}}, columns: {one: {}, two: {init_args: {x: 1}}}}\n"
+        "nets: {N: {class_path: a.Net}}\n"
+        "methods:\n"
+        "  rows:\n"
+        "    plain: {class_path: a.M}\n"
+        "    balanced: {class_path: a.M, data: {init_args: {balanced_from: 0, balanced_by: group}}}\n"
+        "trainer: {max_epochs: 1}\n"
+        "seeds: [0]\n"
+    )
+    found = {(run.row, run.column): run.config["data"]["init_args"] for run in read_grid(tmp_path / "grid.yaml").runs}
+    assert found["plain", "two"] == {"batch_size": 8, "x": 1}
+    assert found["balanced", "two"] == {"batch_size": 8, "x": 1, "balanced_from": 0, "balanced_by": "group"}
+
+
+def test_the_numbers_of_subpopulation_shift_stand_beside_theirs():
+    grids = {
+        name: read_grid(BENCHMARKS / f"grids/iada_table6_{name}.yaml") for name in ("cmnist", "waterbirds", "celeba")
+    }
+    for grid in grids.values():
+        assert grid.chosen_by == "val/worst_group_acc"
+        assert {row for row, _ in grid.paper} == set(grid.rows) - {"CrossEntropy", "CrossEntropy, balanced groups"}
+        for metric in grid.metrics:
+            assert all(re.fullmatch(r"\d\d\.\d", value) for value in grid.papers[metric].values())
+        init = grid.runs[0].config["data"]["init_args"]
+        assert (init["meta_by"], init["meta_size"]) == ("group", 40)
+    assert grids["waterbirds"].papers["test/train_weighted_acc"]["UW", "Waterbirds"] == "95.1"
+    assert grids["cmnist"].papers["test/acc"]["MetaIADA", "CMNIST"] == "78.0"
+    assert grids["celeba"].paper["MetaIADA", "CelebA"] == "91.2"
+    rates = {
+        name: grid.runs[0].config["method"]["init_args"]["optimizer"]["init_args"]["lr"] for name, grid in grids.items()
+    }
+    assert rates == {"cmnist": 0.001, "waterbirds": 0.001, "celeba": 0.0001}

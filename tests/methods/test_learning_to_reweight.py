@@ -37,7 +37,7 @@ def test_weights_are_the_agreement_with_the_clean_gradient(engine):
     module._meta_step(module.hypergradient(batch, meta, 0.3), [], 0)
     expected = by_hand(module.net, train, meta)
     assert 0 < int((expected > 0).sum()) < 9
-    torch.testing.assert_close(module._weights, expected)
+    torch.testing.assert_close(module._learned, expected)
     loss = module.loss({"logits": module.net(train.x)}, batch)
     plain = F.cross_entropy(module.net(train.x), train.y, reduction="none")
     assert float(loss) == pytest.approx(float((expected * plain).sum()))
@@ -74,7 +74,7 @@ def test_where_no_sample_leads_to_a_lower_loss_nothing_is_learned():
     batch = module.perturb_input(train.copy())
     found = module.hypergradient(batch, meta, 0.3)
     module.move_transient([found.gradients[0].abs()])
-    assert module._weights.tolist() == [0.0] * 7
+    assert module._learned.tolist() == [0.0] * 7
     assert float(module.loss({"logits": module.net(train.x)}, batch)) == 0
 
 
@@ -92,7 +92,7 @@ def weights_of_a_rank() -> list:
     if world_size() > 1:
         for gradient in found:
             torch.distributed.all_reduce(gradient)
-    return [module._weights.detach(), [gradient / world_size() for gradient in found]]
+    return [module._learned.detach(), [gradient / world_size() for gradient in found]]
 
 
 def test_the_weights_of_all_ranks_sum_to_one(ranks):

@@ -67,7 +67,7 @@ def test_between_meta_steps_there_is_no_conditional_weight():
 
         def perturb_loss(self, loss, logits, batch):
             found = super().perturb_loss(loss, logits, batch)
-            self.told.append(self._conditional.detach().abs().sum().item())
+            self.told.append(self._learned.detach().abs().sum().item())
             return found
 
     fit(make(Watched, conditional_lr=1.0, meta_every=3), max_epochs=1)
