@@ -84,12 +84,19 @@ class D2L(KeptWeightsModule, FeatureModule):
         self.add_state("epochs_seen", torch.zeros((), dtype=torch.int64))
         self.add_state("turned", torch.tensor(False))
         self.add_state("alpha", torch.ones((), dtype=torch.float64))
+        # as a number: a look into a buffer makes the host wait for the device
+        self._trust: float | None = None
 
     def perturb_target(self, logits: Tensor, batch: Batch) -> Tensor:
         """alpha y + (1 - alpha) e_argmax from the turn on."""
-        if not bool(self.turned):
-            return batch.y
-        return hard_bootstrapping_target(logits, batch.y, float(self.alpha))
+        if self._trust is None:
+            self._trust = float(self.alpha)
+        return batch.y if self._trust == 1 else hard_bootstrapping_target(logits, batch.y, self._trust)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """As in the base; alpha is read anew from its buffer."""
+        super().on_load_checkpoint(checkpoint)
+        self._trust = None
 
     # between epochs -----------------------------------------------------------------------------------------------
 
@@ -110,6 +117,7 @@ class D2L(KeptWeightsModule, FeatureModule):
             self.drop_weights()
         elif self.roll_back:
             self.keep_weights()
+        self._trust = float(self.alpha)
         self.epochs_seen += 1
         self.dimensions.copy_(torch.cat([self.dimensions[1:], self.dimensions.new_tensor([latest])]))
 
