@@ -17,7 +17,7 @@ from lightning_perturb.functional import hard_bootstrapping_target, local_dimens
 
 
 class D2L(KeptWeightsModule, FeatureModule):
-    """Dimensionality-driven learning (Ma et al., 2018), D2L in [iada Table 5].
+    """Dimensionality-driven learning (Ma et al., 2018), D2L in [tax Table 1] and [iada Table 5].
 
     Before every epoch the local intrinsic dimensionality of the features is estimated, as its mean over batches that
     are drawn from the training set, not augmented, by the network in evaluation mode. It falls while the network learns
@@ -39,7 +39,7 @@ class D2L(KeptWeightsModule, FeatureModule):
         ValueError: If an argument is out of range. In training: if T is not known.
     """
 
-    coordinates = Coordinates.of("label", "positive", "prior", "corpus")
+    coordinates = Coordinates.of("label", "positive", "prior", "sample")
     needs = Needs(scores=True)
     paper = "iada"
 
