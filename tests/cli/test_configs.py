@@ -103,6 +103,7 @@ PHOTOGRAPHS = {
 
 
 TEXTS = {
+    "civil_comments": r"all_data_with_identities\.csv does not exist",
     "imdb": r"aclImdb/train/neg does not exist\. Unpack",
     "imdb_bert": r"aclImdb/train/neg does not exist\. Unpack",
 }
