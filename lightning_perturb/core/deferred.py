@@ -1,5 +1,6 @@
 """The base of methods whose own part may begin late in training."""
 
+import warnings
 from typing import Any
 
 from lightning_perturb.checks import check_positive
@@ -19,6 +20,17 @@ class DeferredModule(PerturbationModule):
         check_positive("from_epoch", from_epoch, zero=True)
         # warm-up is plain cross-entropy throughout
         self.from_epoch = max(from_epoch, self.warmup_epochs)
+
+    def on_fit_start(self) -> None:
+        """As in the base; warns where the method's own part never comes."""
+        super().on_fit_start()
+        last = self.trainer.max_epochs
+        if last is not None and 0 < last <= self.from_epoch:
+            warnings.warn(
+                f"{type(self).__name__} begins its own part at from_epoch={self.from_epoch}, but training ends after "
+                f"{last} epochs. Lower from_epoch, or raise max_epochs.",
+                stacklevel=2,
+            )
 
     def phases(self) -> list[tuple[int, str]]:
         """As in the base, and ``deferred``."""

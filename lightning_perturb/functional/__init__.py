@@ -58,6 +58,7 @@ from lightning_perturb.functional.cross_entropy import (
 )
 from lightning_perturb.functional.decoupling import scaled_logits, tau_normalized_logits, tau_normalized_weight
 from lightning_perturb.functional.determinant_information import dmi_loss, joint_distribution
+from lightning_perturb.functional.dimensionality import local_dimensionality, paced_trust, turns
 from lightning_perturb.functional.distribution_balanced import (
     distribution_balanced_loss,
     negative_tolerant_bias,
@@ -300,6 +301,7 @@ __all__ = [
     "ldam_margins",
     "learning_history",
     "linear_spl_weights",
+    "local_dimensionality",
     "log_prior",
     "logarithmic_spl_weights",
     "logit_adjustment",
@@ -335,6 +337,7 @@ __all__ = [
     "oracle_symmetric_noise_bounds",
     "other_domain",
     "outlier_perturbation",
+    "paced_trust",
     "pair_transition",
     "perturb_label",
     "pgd",
@@ -391,6 +394,7 @@ __all__ = [
     "truncated_gce_keep",
     "truncated_gce_loss",
     "trust",
+    "turns",
     "uniform_start",
     "update_centers",
     "update_class_average",

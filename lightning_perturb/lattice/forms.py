@@ -51,6 +51,7 @@ NO_FORM: dict[str, str] = {
     "ClassBalancedFineTuning": "two phases of training",
     "ClassifierRetraining": "two trainings, the second of which knows the classifier alone",
     "CoTeaching": "which samples a network leaves out is another network's choice",
+    "D2L": "how far its labels move follows from all features, and with it the network goes back",
     "DLB": "its teacher is the network itself, one batch before, on the same samples",
     "DeconfoundTDE": _ANGLE,
     "DMI": "its loss is one number of the batch: samples have none of their own",

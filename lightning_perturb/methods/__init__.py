@@ -14,6 +14,7 @@ from lightning_perturb.methods.cross_entropy import CrossEntropy
 from lightning_perturb.methods.deconfound_tde import DeconfoundTDE
 from lightning_perturb.methods.decoupling import ClassifierRetraining, LearnableWeightScaling, TauNormalization
 from lightning_perturb.methods.determinant_information import DMI
+from lightning_perturb.methods.dimensionality_driven import D2L
 from lightning_perturb.methods.distribution_balanced import NTR, RBCE, RBCENTR, RBCEFocal, RBCEFocalNTR
 from lightning_perturb.methods.disturb_label import DisturbLabel
 from lightning_perturb.methods.dlb import DLB
@@ -68,6 +69,7 @@ from lightning_perturb.methods.vrex import VREx
 
 __all__ = [
     "CORAL",
+    "D2L",
     "DLB",
     "DMI",
     "GCE",

@@ -163,10 +163,13 @@ def test_the_numbers_on_the_generalised_long_tail_stand_beside_theirs():
     assert accuracy["MetaIADA", "GLT"] == "44.36"
     assert precision["cRT", "CLT"] == "45.34"
     assert precision["RISDA", "ALT"] == "43.23"
+    assert accuracy["DeconfoundTDE", "ALT"] == "41.40"
+    assert precision["RandAugment", "CLT"] == "52.13"
     for run in grid.runs:
         longer = run.row in ("cRT", "LWS")
         assert run.config["trainer"]["max_epochs"] == (110 if longer else 100)
         assert run.config["data"]["init_args"]["protocol"] == run.column
+        assert ("augment" in run.config["data"]["init_args"]) == (run.row == "RandAugment")
 
 
 def test_the_numbers_of_multi_label_lpl_stand_beside_theirs():
@@ -269,7 +272,7 @@ def test_a_paper_that_prints_one_of_several_metrics(grid_file):
         read_grid(grid_file)
 
 
-def test_a_row_with_an_option_of_the_network(grid_file):
+def test_a_row_with_an_option_of_the_network_and_of_the_data(grid_file):
     before = {run.key for run in read_grid(grid_file).runs}
     grid_file.write_text(
         grid_file.read_text().replace(
@@ -277,7 +280,8 @@ def test_a_row_with_an_option_of_the_network(grid_file):
             "    CrossEntropy: {class_path: lightning_perturb.methods.CrossEntropy}\n"
             "    CrossEntropy, dropout:\n"
             "      class_path: lightning_perturb.methods.CrossEntropy\n"
-            "      net: {init_args: {dropout: 0.5}}\n",
+            "      net: {init_args: {dropout: 0.5}}\n"
+            "      data: {init_args: {val_size: 7}}\n",
         )
     )
     runs = read_grid(grid_file).runs
@@ -286,7 +290,8 @@ def test_a_row_with_an_option_of_the_network(grid_file):
         dropped = run.row == "CrossEntropy, dropout"
         assert run.config["net"]["init_args"].get("dropout") == (0.5 if dropped else None)
         assert run.config["net"]["init_args"]["hidden"] == [8]
-        assert "net" not in run.config["method"]
+        assert run.config["data"]["init_args"]["val_size"] == (7 if dropped else 32)
+        assert not {"net", "data"} & set(run.config["method"])
 
 
 def test_a_row_with_an_option_of_the_data(grid_file):

@@ -151,6 +151,24 @@ def test_the_second_stage_is_a_training_of_its_own(interval, tmp_path):
     assert different(snapshot(fit(longer)), snapshot(again)) == []
 
 
+def test_a_second_stage_that_never_comes_is_told():
+    recipe = Recipe(Restarts, {"from_epoch": 2}, data={"samples": 32}, trainer={"max_epochs": 2})
+    with pytest.warns(UserWarning, match=r"Restarts begins its own part at from_epoch=2.*after 2 epochs"):
+        fit(recipe)
+
+
+def test_clipped_and_accumulated_gradients_move_the_part_that_is_trained_alone():
+    options = {"optimizer": decaying_sgd}
+    recipe = Recipe(HoldsTheBody, options, net="conv", data={"samples": 64, "noise": 0.0})
+    before = NETS["conv"]()
+    for trainer in ({"gradient_clip_val": 0.1}, {"accumulate_grad_batches": 2}, {"precision": "bf16-mixed"}):
+        module = fit(recipe.but(trainer={"max_epochs": 1, **trainer})).lightning_module
+        torch.manual_seed(0)
+        start = NETS["conv"]()
+        assert different(start.body.state_dict(), module.net.body.state_dict()) == [], trainer
+        assert different(before.head.state_dict(), module.net.head.state_dict()) != [], trainer
+
+
 def test_a_trained_network_needs_the_second_stage_alone():
     x, y = digits()
     module = Restarts(NETS["mlp"](), CLASSES, from_epoch=0)

@@ -60,6 +60,7 @@ NEEDED: dict[str, dict[str, Any]] = {
 # a method that is not named here is tested with its defaults
 VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "ActivePassiveLoss": {"focal": {"active": "nfl", "passive": "mae", "alpha": 2.0}},
+    "D2L": {"early": {"init_epochs": 0, "window": 1, "neighbours": 3, "batches": 2, "drawn_size": 12}},
     "LogPert": {
         "alternating": {"update": "alternating"},
         "prox": {
