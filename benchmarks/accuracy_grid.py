@@ -107,9 +107,10 @@ def read_grid(path: str | Path) -> Grid:
         path: The YAML file. ``include`` names files beside it that it is merged over, key by key. Under
             ``data.columns``, ``nets`` and ``methods.rows`` a null takes an entry away that an included file has;
             ``methods.only`` names the rows that are kept, in their order. A row's ``trainer`` goes over the grid's, its
-            ``net`` over every network and its ``data`` over every column. ``attack`` is what the last epoch is tested
-            under, too, as ``test/robust_acc``. ``paper.metrics`` names the metrics that the paper prints, if not all; a
-            ``-`` among its numbers stands for none.
+            ``net`` over every network, and its ``data`` over every column's. ``attack`` is what the last epoch is
+            tested under, too, as ``test/robust_acc``. ``chosen_by`` names the validation number that chooses an epoch.
+            ``paper.metrics`` names the metrics that the paper prints, if not all; a ``-`` among its numbers stands for
+            none.
 
     Raises:
         ValueError: If a key is unknown or missing, or names something that the grid does not have.
@@ -196,7 +197,7 @@ def _rows(tree: Spec, path: Path) -> Iterator[tuple[str, str, Spec, Spec, dict[s
             raise ValueError(f"{path}: methods.only names {name!r}, which is no row. Rows: {', '.join(entries)}.")
         spec = dict(entries[name])
         search, by_data = spec.pop("search", None) or {}, spec.pop("by_data", None) or {}
-        # a row may train longer than the others, or with another option of the networks or the data
+        # a row may train longer than the others, with another option of the networks, or on other batches
         own = {part: spec.pop(part, None) or {} for part in ("trainer", "net", "data")}
         for data_name in by_data:
             # columns that this grid takes away may be named, since several grids share their rows

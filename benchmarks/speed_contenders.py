@@ -17,8 +17,9 @@ from torch.nn import functional as F
 from lightning_perturb import methods, nets
 from lightning_perturb.core import Batch, DataFacts, PerturbationModule
 from lightning_perturb.core.load import subclasses
+from lightning_perturb.core.manual import ManualModule
 
-CLASSES, SAMPLES = 10, 50_000
+CLASSES, DOMAINS, SAMPLES = 10, 2, 50_000
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 PLAIN, AGAIN = "CrossEntropy", "CrossEntropy (again)"
 
@@ -32,8 +33,8 @@ SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
     "MixPert eps2=8/255": ("MixPert", {"eps2": 8 / 255}),
 }
 
-# they start from another run: a teacher, an adjuster
-_FROM_A_RUN = ("KnowledgeDistillation", "BalancedKnowledgeDistillation", "TransferredRobustLoss")
+# the first start from another run, a teacher or an adjuster; the last go through the training set before their steps
+_NOT_FROM_STEPS = ("KnowledgeDistillation", "BalancedKnowledgeDistillation", "TransferredRobustLoss", "RISDA", "D2L")
 
 
 @dataclass(frozen=True)
@@ -66,11 +67,15 @@ class Options:
 
 
 def contenders() -> dict[str, Callable[..., PerturbationModule]]:
-    """Every method, found and not listed, cross-entropy first; bilevel.py has those that learn from a meta stream."""
+    """Every method, found and not listed, cross-entropy first; bilevel.py has those that learn from a meta stream.
+
+    One that makes steps of its own, as many as its data ask for, has no floor to be compared with.
+    """
     found: dict[str, Callable[..., PerturbationModule]] = {PLAIN: methods.CrossEntropy, AGAIN: methods.CrossEntropy}
     for cls in subclasses():
         ours = cls.__module__.startswith(f"{methods.__name__}.") and not cls.__name__.startswith("_")
-        if ours and not (cls.needs.meta or cls.needs.truth or cls.__name__ in _FROM_A_RUN):
+        own_steps = issubclass(cls, ManualModule)
+        if ours and not (cls.needs.meta or cls.needs.truth or own_steps or cls.__name__ in _NOT_FROM_STEPS):
             found.setdefault(cls.__name__, cls)
     for name, (base, arguments) in SETTINGS.items():
         found[name] = partial(found[base], **arguments)
@@ -94,7 +99,8 @@ def make_batches(options: Options, count: int = 4) -> list[Batch]:
             views = [view.contiguous(memory_format=torch.channels_last) for view in views]
         y = torch.randint(CLASSES, (options.batch,), generator=generator).to(options.device)
         index = torch.randperm(SAMPLES, generator=generator)[: options.batch].to(options.device)
-        batches.append(Batch((views[0], views[1]), y, index))
+        domain = torch.randint(DOMAINS, (options.batch,), generator=generator).to(options.device)
+        batches.append(Batch((views[0], views[1]), y, index, {"domain": domain}))
     return batches
 
 
@@ -112,7 +118,11 @@ class Contender:
         self.module.to(options.device).train()
         self.optimizer = torch.optim.SGD(self.module.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
         counts = np.full(CLASSES, SAMPLES // CLASSES)
-        facts = DataFacts(SAMPLES, CLASSES, counts, MEAN, STD, self.module.multi_label, SAMPLES)
+        groups = np.full((CLASSES, DOMAINS), SAMPLES // CLASSES // DOMAINS)
+        facts = DataFacts(
+            SAMPLES, CLASSES, counts, MEAN, STD, self.module.multi_label, SAMPLES,
+            num_domains=DOMAINS, group_counts=groups,
+        )  # fmt: skip
         self.trainer = SimpleNamespace(
             current_epoch=1,
             global_step=0,
@@ -139,7 +149,7 @@ class Contender:
         views = batch.x if self.module.needs.views > 1 else batch.view
         # a batch of its own: methods write into it
         y = F.one_hot(batch.y, CLASSES).float() if self.module.multi_label else batch.y
-        fresh = Batch(views, y, batch.index)
+        fresh = Batch(views, y, batch.index, dict(batch.extra))
         with self.options.autocast():
             loss = self.module.training_step(fresh, self.trainer.global_step)["loss"]
         self.optimizer.zero_grad()

@@ -14,7 +14,7 @@ from lightning_perturb.core.batch import Batch
 from lightning_perturb.core.evaluated import EvaluatedModule
 from lightning_perturb.core.inputs import Normalised, float_input
 from lightning_perturb.core.logits import logits_in
-from lightning_perturb.core.modes import evaluating
+from lightning_perturb.core.modes import attackable
 
 _REMEDY = "Evaluate without an attack on such data."
 
@@ -67,7 +67,7 @@ def right_under(
         attack.space.check(x, normalised)
     model, decide = _classifier(module)
     devices = [x.device] if x.device.type == "cuda" else []
-    with torch.inference_mode(False), torch.enable_grad(), evaluating(module), torch.random.fork_rng(devices):
+    with torch.inference_mode(False), torch.enable_grad(), attackable(module), torch.random.fork_rng(devices):
         # what was made in inference mode can enter no graph; clones can
         x, y, keys = x.detach().clone(), y.long().clone(), keys.clone()
         with torch.no_grad():

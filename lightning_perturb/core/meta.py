@@ -1,23 +1,20 @@
 """The base of every meta-learned method: its hyperparameters are learned on clean samples, by bilevel gradients."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 import torch
-from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.cli import OptimizerCallable
-from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, SingleDeviceStrategy
-from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from lightning_perturb.bilevel import Bilevel, Hypergradient, mean_over_ranks
-from lightning_perturb.checks import check_choice, check_positive
+from lightning_perturb.checks import check_choice
 from lightning_perturb.core.batch import Batch
 from lightning_perturb.core.clean import CleanSamplesModule
 from lightning_perturb.core.distributed import broadcast_from_first
+from lightning_perturb.core.manual import ManualModule
 
 
 def default_meta_optimizer(params: Any) -> torch.optim.Optimizer:
@@ -25,16 +22,13 @@ def default_meta_optimizer(params: Any) -> torch.optim.Optimizer:
     return torch.optim.Adam(params, lr=1e-3, weight_decay=1e-4)
 
 
-class MetaPerturbationModule(CleanSamplesModule):
+class MetaPerturbationModule(ManualModule, CleanSamplesModule):
     """A method whose loss contains meta parameters θ, learned on a stream of clean samples.
 
     Every ``meta_every`` batches: a virtual step of the network on the training batch, the gradient in θ of the
     cross-entropy on a meta batch after that step, and a step of θ. Then, in every batch, the real step of the network,
     which shares the training forward. θ is what a subclass declares by :meth:`add_meta`, and the numbers that
     ``meta_parameters`` names: ``class MetaLogPert(MetaPerturbationModule, LogPert)`` learns those of LogPert.
-
-    Optimization is manual in Lightning's sense: Trainer(gradient_clip_val, accumulate_grad_batches) and precision 16
-    are refused, bf16-mixed and 32 work, on a single device and with ``strategy="ddp"``.
 
     Args:
         meta_optimizer: Makes the optimizer of θ from it. Default: Adam, lr 1e-3, weight decay 1e-4.
@@ -48,13 +42,12 @@ class MetaPerturbationModule(CleanSamplesModule):
             cheaper, and no longer the full gradient. None moves all.
         look_ahead_momentum: Let the virtual step use momentum and weight decay of the optimizer, an SGD; the papers
             look ahead by plain SGD.
-        gradient_clip_val: Largest norm of the network's gradient in the real step; None does not clip.
-        **kwargs: Arguments of the methods that it is combined with, and of
-            :class:`~lightning_perturb.core.PerturbationModule`.
+        **kwargs: Arguments of :class:`~lightning_perturb.core.manual.ManualModule`, which makes the real step, and of
+            the methods that it is combined with.
 
     Raises:
         ValueError: If an argument is out of range, or ``meta_parameters`` names no number of this method. At the start
-            of a fit: if there is nothing to learn, or the Trainer's settings do not go with manual optimization.
+            of a fit: if there is nothing to learn.
     """
 
     def __init__(
@@ -66,26 +59,20 @@ class MetaPerturbationModule(CleanSamplesModule):
         engine: Literal["auto", "forward", "higher", "central"] = "auto",
         look_ahead: list[str] | None = None,
         look_ahead_momentum: bool = False,
-        gradient_clip_val: float | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         if meta_every < 1:
             raise ValueError(f"meta_every={meta_every} is no interval. Give 1 (every batch) or more batches.")
         check_choice("engine", engine, ("auto", "forward", "higher", "central"))
-        if gradient_clip_val is not None:
-            check_positive("gradient_clip_val", gradient_clip_val)
-        self.automatic_optimization = False
         self.needs = replace(self.needs, meta_every=meta_every)
         self.meta_optimizer = meta_optimizer
         self.meta_every = meta_every
         self.engine = engine
         self.look_ahead = look_ahead
         self.look_ahead_momentum = look_ahead_momentum
-        self.gradient_clip_val = gradient_clip_val
         self._meta: dict[str, tuple[float, float]] = {}
         self._bilevels: dict[nn.Module, Bilevel] = {}
-        self._monitor = "val/loss"
         for name, interval in (meta_parameters or {}).items():
             self._learn_number(name, *interval)
 
@@ -196,9 +183,7 @@ class MetaPerturbationModule(CleanSamplesModule):
         with torch.no_grad():
             self.update_state(outputs, train)
         self._real_step(loss, optimizer)
-        # manual optimization switches DDP's own broadcast of batch-norm statistics off
-        broadcast_from_first(b for b in self.net.buffers() if b.is_floating_point())
-        self._move_schedulers(at_epoch_end=bool(self.trainer.is_last_batch))
+        self._finish_steps()
         return self._finish_step(loss.detach(), outputs, train)
 
     def hypergradient(
@@ -260,90 +245,14 @@ class MetaPerturbationModule(CleanSamplesModule):
         # autocast keeps the half-precision copies of the old θ
         torch.clear_autocast_cache()
 
-    def _real_step(self, loss: Tensor, optimizer: Any) -> None:
-        moved = [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
-        optimizer.zero_grad()
-        self.manual_backward(loss, inputs=moved)
-        if self.gradient_clip_val is not None:
-            for together in self.clipped_together(moved):
-                nn.utils.clip_grad_norm_(together, self.gradient_clip_val)
-        optimizer.step()
-
-    def clipped_together(self, moved: list[nn.Parameter]) -> list[list[nn.Parameter]]:
-        """Which of the parameters that the real step moves share one gradient norm: all."""
-        return [moved]
-
     # optimizers ---------------------------------------------------------------------------------------------------
 
     def configure_optimizers(self) -> Any:
         """The optimizer of the network with its scheduler, and the optimizer of θ."""
-        configured = super().configure_optimizers()
-        if not isinstance(configured, dict):
-            configured = {"optimizer": configured}
-        else:
-            scheduler = configured["lr_scheduler"]
-            self._monitor = scheduler.pop("monitor", self._monitor)
-            if self.lr_interval == "step" and isinstance(scheduler["scheduler"], ReduceLROnPlateau):
-                raise ValueError(
-                    "lr_interval='step' does not go with ReduceLROnPlateau, whose metric comes once an epoch. Set "
-                    "lr_interval to epoch."
-                )
-        theta = self.theta()
+        configured, theta = super().configure_optimizers(), self.theta()
         return [configured, {"optimizer": self.meta_optimizer(theta)}] if theta else [configured]
 
-    def _move_schedulers(self, at_epoch_end: bool) -> None:
-        for config in self.trainer.lr_scheduler_configs:
-            if isinstance(config.scheduler, ReduceLROnPlateau):
-                continue
-            if config.interval == "step" or at_epoch_end:
-                config.scheduler.step()
-
-    def on_train_epoch_end(self) -> None:
-        """Moves a scheduler that waits for a metric."""
-        super().on_train_epoch_end()
-        for config in self.trainer.lr_scheduler_configs:
-            if not isinstance(config.scheduler, ReduceLROnPlateau):
-                continue
-            metric = self.trainer.callback_metrics.get(self._monitor)
-            if metric is not None:
-                config.scheduler.step(metric)
-            elif not self.trainer.fit_loop.restarting:
-                raise ValueError(
-                    f"ReduceLROnPlateau waits for {self._monitor!r}, which is not logged. Give the data a validation "
-                    f"set (val_size), or monitor one of: {', '.join(sorted(self.trainer.callback_metrics))}."
-                )
-
     # life cycle ---------------------------------------------------------------------------------------------------
-
-    def configure_callbacks(self) -> Sequence[Callback] | Callback:
-        """None; checks the Trainer's settings here, before Lightning does so in words of its own."""
-        if self.trainer.state.fn == TrainerFn.FITTING:
-            self._check_trainer(self.trainer)
-        return super().configure_callbacks()
-
-    def _check_trainer(self, trainer: Trainer) -> None:
-        name = type(self).__name__
-        if trainer.gradient_clip_val:
-            raise ValueError(
-                f"Trainer(gradient_clip_val={trainer.gradient_clip_val}) does not reach the manual optimization of "
-                f"{name}. Give gradient_clip_val={trainer.gradient_clip_val} to {name} instead."
-            )
-        if trainer.accumulate_grad_batches != 1:
-            raise ValueError(
-                f"Trainer(accumulate_grad_batches={trainer.accumulate_grad_batches}) does not go with {name}, whose "
-                "virtual step needs the whole batch. Raise batch_size instead."
-            )
-        if str(trainer.precision).startswith("16"):
-            raise ValueError(
-                f"Trainer(precision={trainer.precision!r}) is too coarse for the meta gradients of {name}. Use "
-                "bf16-mixed or 32."
-            )
-        strategy = trainer.strategy
-        if isinstance(strategy, DeepSpeedStrategy) or not isinstance(strategy, (SingleDeviceStrategy, DDPStrategy)):
-            raise ValueError(
-                f"Trainer(strategy=...) is {type(strategy).__name__}, which hides the parameters from the virtual step "
-                f"of {name}. Use a single device or strategy='ddp'."
-            )
 
     def setup(self, stage: str) -> None:
         """As in the base; checks that there is something to learn."""

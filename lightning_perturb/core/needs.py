@@ -50,7 +50,7 @@ class DataFacts:
         multi_label: Whether labels are multi-hot ``[B, C]`` instead of class ids ``[B]``.
         train_samples: Size of the training split; 0 where it is not told.
         noisy: Which samples of the full training set carry a wrong label ``[N]``; None unless the method's needs ask
-            for the truth.
+            for the truth, or where nobody knows it.
         true_counts: True labels per class in the training split ``[C]``, or positives; None where they are unknown.
             Evaluation groups classes by them; no loss may read them.
         num_domains: Number of domains, the range of ``batch.extra["domain"]``; 0 where samples have none.

@@ -101,7 +101,7 @@ class GeneratedReviews(TextDataModule):
 def _review(generator: np.random.Generator, positive: bool) -> str:
     """A review of that label: reviews are drawn until one has it."""
     while True:
-        statements = [_statement(generator) for _ in range(generator.integers(3, 7))]
+        statements = [_statement(generator) for _ in range(generator.integers(2, 5))]
         total = sum(score for _, score in statements)
         if total and (total > 0) == positive:
             return " . ".join(text for text, _ in statements) + " ."

@@ -89,13 +89,14 @@ class GeneralizedLongTail(LazyImages):
         """The file of an image, of which the annotations hold the path on the machine that wrote them."""
 
     def listing(self, split: Literal["train", "val", "test"]) -> Listing | None:
-        """Files, classes and attributes of a split.
+        """Files, classes and attributes of a split; None for validation where clean samples are all of it.
 
         Raises:
             FileNotFoundError: If the annotation file does not exist.
             ValueError: If it is of another layout.
         """
-        return self._part(split)
+        part = self._part(split)
+        return part if part.paths or split != "val" else None
 
     def meta_listing(self) -> Listing | None:
         """Those of the clean samples."""

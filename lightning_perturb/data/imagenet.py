@@ -166,4 +166,10 @@ class TinyImageNet(ImageFolder):
                 )
             files.append(str(path.parent / "images" / parts[0]))
             labels.append(ids[parts[1]])
+        missing = [file for file in files if not Path(file).is_file()]
+        if missing:
+            raise FileNotFoundError(
+                f"{missing[0]} does not exist, but {path} lists it ({len(missing)} of {len(files)} are missing). "
+                "Unpack the archive anew."
+            )
         return FolderListing.of(files, labels, path.parent)

@@ -58,6 +58,7 @@ from lightning_perturb.functional.cross_entropy import (
 )
 from lightning_perturb.functional.decoupling import scaled_logits, tau_normalized_logits, tau_normalized_weight
 from lightning_perturb.functional.determinant_information import dmi_loss, joint_distribution
+from lightning_perturb.functional.dimensionality import local_dimensionality, paced_trust, turns
 from lightning_perturb.functional.distribution_balanced import (
     distribution_balanced_loss,
     negative_tolerant_bias,
@@ -189,6 +190,7 @@ from lightning_perturb.functional.self_paced import (
     spl_weights,
 )
 from lightning_perturb.functional.sl import mae_loss, rce_loss, sl_loss
+from lightning_perturb.functional.small_loss import keep_rate, small_loss, symmetric_divergence
 from lightning_perturb.functional.strategies import (
     all_adversarial,
     all_anti_adversarial,
@@ -291,6 +293,7 @@ __all__ = [
     "js_hyperparameters",
     "js_loss",
     "js_spread",
+    "keep_rate",
     "knowledge_distillation_loss",
     "l2_start",
     "label_probability",
@@ -300,6 +303,7 @@ __all__ = [
     "ldam_margins",
     "learning_history",
     "linear_spl_weights",
+    "local_dimensionality",
     "log_prior",
     "logarithmic_spl_weights",
     "logit_adjustment",
@@ -335,6 +339,7 @@ __all__ = [
     "oracle_symmetric_noise_bounds",
     "other_domain",
     "outlier_perturbation",
+    "paced_trust",
     "pair_transition",
     "perturb_label",
     "pgd",
@@ -373,12 +378,14 @@ __all__ = [
     "sl_hyperparameters",
     "sl_loss",
     "slack",
+    "small_loss",
     "smooth",
     "soft_bootstrapping_target",
     "spl_weights",
     "standardize",
     "svm_slack",
     "symmetric_beta",
+    "symmetric_divergence",
     "symmetric_noise_bounds",
     "symmetric_transition",
     "tail_adversarial",
@@ -389,6 +396,7 @@ __all__ = [
     "truncated_gce_keep",
     "truncated_gce_loss",
     "trust",
+    "turns",
     "uniform_start",
     "update_centers",
     "update_class_average",

@@ -7,16 +7,19 @@ from lightning_perturb.methods.binary_cross_entropy import BinaryCrossEntropy
 from lightning_perturb.methods.bootstrapping import HardBootstrapping, SoftBootstrapping
 from lightning_perturb.methods.center_loss import CenterLoss
 from lightning_perturb.methods.class_weights import ClassBalanced, ClassBalancedFocal, ReWeighting
+from lightning_perturb.methods.co_teaching import CoTeaching, JoCoR
 from lightning_perturb.methods.confidence_penalty import ConfidencePenalty
 from lightning_perturb.methods.coral import CORAL
 from lightning_perturb.methods.cross_entropy import CrossEntropy
 from lightning_perturb.methods.deconfound_tde import DeconfoundTDE
 from lightning_perturb.methods.decoupling import ClassifierRetraining, LearnableWeightScaling, TauNormalization
 from lightning_perturb.methods.determinant_information import DMI
+from lightning_perturb.methods.dimensionality_driven import D2L
 from lightning_perturb.methods.distribution_balanced import NTR, RBCE, RBCENTR, RBCEFocal, RBCEFocalNTR
 from lightning_perturb.methods.disturb_label import DisturbLabel
 from lightning_perturb.methods.dlb import DLB
 from lightning_perturb.methods.domain_mix import LISA, DomainMix
+from lightning_perturb.methods.fish import Fish
 from lightning_perturb.methods.focal import Focal
 from lightning_perturb.methods.forward_correction import ForwardCorrection
 from lightning_perturb.methods.gold_loss_correction import GoldLossCorrection
@@ -67,6 +70,7 @@ from lightning_perturb.methods.vrex import VREx
 
 __all__ = [
     "CORAL",
+    "D2L",
     "DLB",
     "DMI",
     "GCE",
@@ -105,16 +109,19 @@ __all__ = [
     "ClassBalancedFineTuning",
     "ClassBalancedFocal",
     "ClassifierRetraining",
+    "CoTeaching",
     "ConfidencePenalty",
     "CrossEntropy",
     "DeconfoundTDE",
     "DisturbLabel",
     "DomainMix",
+    "Fish",
     "Focal",
     "ForwardCorrection",
     "GoldLossCorrection",
     "GroupDRO",
     "HardBootstrapping",
+    "JoCoR",
     "KnowledgeDistillation",
     "LabelSmoothing",
     "LargeMarginSoftmax",

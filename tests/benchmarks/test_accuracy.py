@@ -104,6 +104,19 @@ def test_a_source_is_read_once(grid_file):
     assert other.read("train")[0] is not first.read("train")[0]
 
 
+def test_a_run_on_labels_that_nobody_knows(grid_file, tmp_path):
+    text = grid_file.read_text().replace("train_size: 128", "labels_known: false, train_size: 128")
+    grid_file.write_text(text.replace("max_epochs: 3", "max_epochs: 1"))
+    arguments = [str(grid_file), "--results", str(tmp_path)]
+    assert main(["run", *arguments, "--only", "CrossEntropy / noisy / seed 0"]) == 0
+    (path,) = files(tmp_path)
+    # NaN would be no JSON
+    result = json.loads(path.read_text(), parse_constant=lambda name: pytest.fail(name))
+    assert result["noise_rate"] is None
+    assert "train/memorised" not in result["curve"]
+    assert {"test/acc", "test/macro_precision"} <= set(result["curve"])
+
+
 def test_a_run_that_breaks_off_is_a_result(grid_file, tmp_path, capsys):
     grid_file.write_text(grid_file.read_text().replace("lr: 0.05", "lr: 1.0e+30"))
     arguments = [str(grid_file), "--results", str(tmp_path)]

@@ -1,3 +1,4 @@
+import importlib.util
 import json
 import re
 from pathlib import Path
@@ -34,10 +35,25 @@ def test_there_are_grids():
     }
 
 
+@pytest.fixture(scope="module")
+def tiny_bert(tmp_path_factory):
+    """A folder in the place of a network of the hub; None without the library."""
+    if importlib.util.find_spec("transformers") is None:
+        return None
+    from transformers import BertConfig
+
+    folder = tmp_path_factory.mktemp("bert")
+    sizes = {"hidden_size": 4, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 4}
+    BertConfig(vocab_size=9, **sizes).save_pretrained(folder)
+    return str(folder)
+
+
 @pytest.mark.parametrize("path", GRIDS, ids=lambda path: path.stem)
-def test_every_entry_of_a_grid_can_be_built(path):
+def test_every_entry_of_a_grid_can_be_built(path, tiny_bert):
     # a small network is enough to see that a method takes its arguments
-    small = {"class_path": "lightning_perturb.nets.MLP", "init_args": {"in_features": 2, "hidden": []}}
+    images = {"class_path": "lightning_perturb.nets.MLP", "init_args": {"in_features": 4, "hidden": []}}
+    sizes = {"vocab_size": 3, "embedding_dim": 1, "hidden": 1}
+    words = {"class_path": "lightning_perturb.nets.BiLSTMAttention", "init_args": sizes}
     for config in [run.config for run in read_grid(path).runs]:
         classes = config["num_classes"]
         if fresh(config["data"], config["seed"]):
@@ -47,10 +63,14 @@ def test_every_entry_of_a_grid_can_be_built(path):
         if fresh(config["net"], classes):
             # trained weights would be fetched
             arguments = {k: v for k, v in config["net"].get("init_args", {}).items() if k != "weights"}
-            with torch.device("meta"):
-                net = build({**config["net"], "init_args": {**arguments, "num_classes": classes}})
-            assert any(len(weight) == classes for weight in net.parameters())
+            if config["net"]["class_path"].endswith("TransformersClassifier"):
+                arguments = {"name": tiny_bert, "pretrained": False}
+            if arguments.get("name", "") is not None:
+                with torch.device("meta"):
+                    net = build({**config["net"], "init_args": {**arguments, "num_classes": classes}})
+                assert any(len(weight) == classes for weight in net.parameters())
         if fresh(config["method"], classes):
+            small = words if "perturb_at" in config["method"].get("init_args", {}) else images
             method = build_method({**config, "net": small})
             assert isinstance(method, PerturbationModule)
             method.configure_optimizers()
@@ -85,6 +105,27 @@ def test_the_papers_numbers_stand_beside_theirs():
         assert all(re.fullmatch(r"\d\d\.\d\d±\d\.\d\d", value) for value in grid.paper.values())
         assert {column for _, column in grid.paper} == set(grid.columns)
         assert len(grid.paper) == len(grid.columns) * len({row for row, _ in grid.paper})
+
+
+def test_the_numbers_on_texts_stand_beside_theirs():
+    grids = {number: read_grid(BENCHMARKS / f"grids/tax_table{number}.yaml") for number in (16, 17, 20)}
+    for number, grid in grids.items():
+        assert all(re.fullmatch(r"\d\d\.\d\d±\d\.\d\d", value) for value in grid.paper.values())
+        assert {row for row, _ in grid.paper} == set(grid.rows) - {"LogPert exact"}
+        assert len(grid.paper) == len(grid.columns) * (4 if number == 20 else 11)
+    assert grids[16].paper["ProSelfLC", "asymmetric 20 %"] == "74.96±3.01"
+    assert grids[17].paper["PGDTraining", "symmetric 10 %"] == "89.34±0.15"
+    assert grids[20].paper["only negative", "0 %"] == "85.84±0.36"
+    shared = {run.key for run in grids[16].runs} & {run.key for run in grids[20].runs}
+    assert len(shared) == 2 * 4 * 3
+    rates = {
+        number: {r.config["method"]["init_args"]["optimizer"]["init_args"]["lr"] for r in grids[number].runs}
+        for number in grids
+    }
+    assert rates == {16: {0.001}, 17: {0.00002}, 20: {0.001}}
+    options = {run.row: run.config["method"]["init_args"] for run in grids[20].runs if run.column == "symmetric 20 %"}
+    assert [options[row]["eta"] * options[row]["eps2"] > 0 for row in grids[20].rows[1:]] == [False, False, True]
+    assert {options[row]["share"] for row in grids[20].rows[1:]} == {0.15}
 
 
 def test_the_numbers_on_imagenet_and_clothing1m_stand_beside_theirs():
@@ -253,12 +294,39 @@ def test_a_row_with_an_option_of_the_network_and_of_the_data(grid_file):
         assert not {"net", "data"} & set(run.config["method"])
 
 
+def test_a_row_with_an_option_of_the_data(grid_file):
+    before = {run.key for run in read_grid(grid_file).runs}
+    grid_file.write_text(
+        grid_file.read_text().replace(
+            "    CrossEntropy: {class_path: lightning_perturb.methods.CrossEntropy}\n",
+            "    CrossEntropy: {class_path: lightning_perturb.methods.CrossEntropy}\n"
+            "    CrossEntropy, balanced:\n"
+            "      class_path: lightning_perturb.methods.CrossEntropy\n"
+            "      data: {init_args: {balanced_from: 0}}\n",
+        )
+    )
+    runs = read_grid(grid_file).runs
+    assert before < {run.key for run in runs}
+    for run in runs:
+        options = run.config["data"]["init_args"]
+        assert options.get("balanced_from") == (0 if run.row == "CrossEntropy, balanced" else None)
+        assert ("label_noise" in options) == (run.column == "noisy")
+        assert "data" not in run.config["method"]
+
+
 def test_the_numbers_of_meta_iada_stand_beside_theirs():
     for name in ("table2", "table5", "table7"):
         for data in ("cifar10", "cifar100"):
             grid = read_grid(BENCHMARKS / f"grids/iada_{name}_{data}.yaml")
             assert all(re.fullmatch(r"\d\d\.\d\d", value) for value in grid.paper.values())
     assert grid.paper["MetaIADA without R", "100:1"] == "47.53"
+    noisy = {data: read_grid(BENCHMARKS / f"grids/iada_table5_{data}.yaml") for data in ("cifar10", "cifar100")}
+    for found in noisy.values():
+        assert len(found.paper) == len(found.rows) * len(found.columns)
+    assert noisy["cifar10"].paper["GLC", "flip 40 %"] == "88.93"
+    assert noisy["cifar100"].paper["JoCoR", "flip 40 %"] == "46.44"
+    rates = {(r.row, r.column): r.config["method"]["init_args"].get("forget_rate") for r in noisy["cifar10"].runs}
+    assert (rates["CoTeaching", "flip 20 %"], rates["JoCoR", "flip 40 %"]) == (0.2, 0.4)
     assert read_grid(BENCHMARKS / "grids/iada_table3.yaml").paper["MetaIADA", "iNaturalist 2018"] == "72.55"
     two, seven = (read_grid(BENCHMARKS / f"grids/iada_table{n}_cifar100.yaml").runs for n in (2, 7))
     assert {r.key for r in two if r.row == "MetaIADA"} == {r.key for r in seven if r.row == "MetaIADA"}
@@ -423,3 +491,42 @@ def test_an_unset_variable_is_named(monkeypatch):
     assert with_environment({"a": ["${HERE_IT_IS}/x", 1]}) == {"a": ["/somewhere/x", 1]}
     with pytest.raises(ValueError, match="NOT_SET_ANYWHERE"):
         with_environment({"a": ["${NOT_SET_ANYWHERE}"]})
+
+
+def test_a_row_may_train_on_other_batches(tmp_path):
+    (tmp_path / "grid.yaml").write_text(
+        "num_classes: 2\n"
+        "data: {base: {class_path: a.Data, init_args: {batch_size: 8}}, columns: {one: {}, two: {init_args: {x: 1}}}}\n"
+        "nets: {N: {class_path: a.Net}}\n"
+        "methods:\n"
+        "  rows:\n"
+        "    plain: {class_path: a.M}\n"
+        "    balanced: {class_path: a.M, data: {init_args: {balanced_from: 0, balanced_by: group}}}\n"
+        "trainer: {max_epochs: 1}\n"
+        "seeds: [0]\n"
+    )
+    found = {(run.row, run.column): run.config["data"]["init_args"] for run in read_grid(tmp_path / "grid.yaml").runs}
+    assert found["plain", "two"] == {"batch_size": 8, "x": 1}
+    assert found["balanced", "two"] == {"batch_size": 8, "x": 1, "balanced_from": 0, "balanced_by": "group"}
+
+
+def test_the_numbers_of_subpopulation_shift_stand_beside_theirs():
+    grids = {
+        name: read_grid(BENCHMARKS / f"grids/iada_table6_{name}.yaml")
+        for name in ("cmnist", "waterbirds", "celeba", "civil_comments")
+    }
+    for grid in grids.values():
+        assert grid.chosen_by == "val/worst_group_acc"
+        assert {row for row, _ in grid.paper} == set(grid.rows) - {"CrossEntropy", "CrossEntropy, balanced groups"}
+        for metric in grid.metrics:
+            assert all(re.fullmatch(r"\d\d\.\d", value) for value in grid.papers[metric].values())
+        init = grid.runs[0].config["data"]["init_args"]
+        assert (init["meta_by"], init["meta_size"]) == ("group", 40)
+    assert grids["waterbirds"].papers["test/train_weighted_acc"]["UW", "Waterbirds"] == "95.1"
+    assert grids["cmnist"].papers["test/acc"]["MetaIADA", "CMNIST"] == "78.0"
+    assert grids["celeba"].paper["MetaIADA", "CelebA"] == "91.2"
+    assert grids["civil_comments"].paper["VREx", "CivilComments"] == "64.9"
+    rates = {
+        name: grid.runs[0].config["method"]["init_args"]["optimizer"]["init_args"]["lr"] for name, grid in grids.items()
+    }
+    assert rates == {"cmnist": 0.001, "waterbirds": 0.001, "celeba": 0.0001, "civil_comments": 0.00001}

@@ -4,7 +4,20 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
-from testkit.training import CLASSES, NETS, Recipe, fit, multi_hot, sgd, tiny_data, trainer_of
+from testkit.training import (
+    CLASSES,
+    NETS,
+    Recipe,
+    all_moments,
+    different,
+    fit,
+    multi_hot,
+    resume,
+    sgd,
+    snapshot,
+    tiny_data,
+    trainer_of,
+)
 from torch.utils.data import DataLoader
 
 import lightning_perturb
@@ -238,3 +251,12 @@ def test_a_run_on_two_ranks(ranks):
     module = InDomains(NETS["mlp"](), CLASSES)
     module.load_state_dict(state)
     assert first["val/worst_group_acc"] == pytest.approx(np.nanmin(by_hand(module, data, "val")))
+
+
+def test_a_run_on_balanced_groups_is_resumed_anywhere(tmp_path):
+    balanced = {**DOMAINS, "balanced_from": 1, "balanced_by": "group", "augment": True}
+    recipe = Recipe(InDomains, net="dropout", data=balanced)
+    whole = snapshot(fit(recipe, callbacks=all_moments(tmp_path)))
+    for path in sorted(tmp_path.glob("*.ckpt")):
+        if int(path.stem.split("=")[-1]) < int(whole["steps"][0]):
+            assert different(whole, snapshot(resume(recipe, path))) == []

@@ -1,47 +1,28 @@
-"""The base of meta-learned methods: steps, schedulers, resume, ranks, faults."""
+"""The base of meta-learned methods: what a step does."""
 
 import copy
-from types import SimpleNamespace
 
-import lightning as L
 import pytest
 import torch
 import torch.nn.functional as F
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
-from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy
-from testkit.meta import CLASSES, adam, arrays, assert_hypergradient, batches, fit, mlp, reference, sgd
+from lightning.pytorch.callbacks import Callback
+from testkit.meta import (
+    CLASSES,
+    Each,
+    adam,
+    arrays,
+    assert_hypergradient,
+    batches,
+    fit,
+    reference,
+    sgd,
+    sharpened,
+    weight_net,
+)
 from torch import nn
 
-from lightning_perturb.core import Batch, MetaPerturbationModule, PerturbationModule
-from lightning_perturb.core.distributed import world_size
-from lightning_perturb.methods import CrossEntropy, MetaMixUp, MetaSAug, MetaWeightNet
-
-
-def weight_net(norm=False, dropout=0.0, seed=0, cls=MetaWeightNet, **options):
-    torch.manual_seed(seed)
-    return cls(mlp(norm, dropout), CLASSES, **{"optimizer": sgd, "meta_optimizer": adam, "hidden": 5, **options})
-
-
-class Sharpened(PerturbationModule):
-    """Logits times a number."""
-
-    def __init__(self, *args, strength=1.0, name="x", **kwargs):
-        super().__init__(*args, **kwargs)
-        self.strength = strength
-        self.name = name
-
-    def perturb_logits(self, logits, outputs, batch):
-        return self.strength * logits
-
-
-class MetaSharpened(MetaPerturbationModule, Sharpened):
-    """The same, learned."""
-
-
-def sharpened(interval=(0.0, 4.0), **options):
-    torch.manual_seed(0)
-    options = {"optimizer": sgd, "meta_parameters": {"strength": interval}, **options}
-    return MetaSharpened(mlp(), CLASSES, **options)
+from lightning_perturb.core import Batch
+from lightning_perturb.methods import CrossEntropy, MetaWeightNet
 
 
 class Watch(Callback):
@@ -59,13 +40,6 @@ class Watch(Callback):
         assert not outputs["loss"].requires_grad
         assert outputs["logits"].shape == (len(batch["train"]), CLASSES)
         assert outputs["index"] is batch["train"].index
-
-
-def tensors(module):
-    return {name: value.clone() for name, value in module.state_dict().items()}
-
-
-# the step ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("norm", [False, True])
@@ -128,14 +102,6 @@ def test_named_numbers_are_learned_and_kept_in_their_interval():
     watch = []
     fit(module, callbacks=[Each(lambda m: watch.append(float(m.strength.detach())))])
     assert {round(value, 12) for value in watch} <= {0.9, 1.1}
-
-
-class Each(Callback):
-    def __init__(self, function):
-        self.function = function
-
-    def on_train_batch_end(self, trainer, pl_module, *_):
-        self.function(pl_module)
 
 
 def test_a_part_of_the_network_and_momentum_in_the_virtual_step():
@@ -248,209 +214,6 @@ def test_validation_builds_no_graph_and_no_meta_step():
     assert {"val/acc", "train/loss", "train/meta_loss"} <= set(trainer.callback_metrics)
 
 
-# schedulers ----------------------------------------------------------------------------------------------------------
-
-
-def plateau(optimizer):
-    return torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=0, threshold=10.0)
-
-
-SCHEDULERS = {
-    "epoch": {"lr_scheduler": lambda o: torch.optim.lr_scheduler.ExponentialLR(o, 0.5)},
-    "step": {"lr_scheduler": lambda o: torch.optim.lr_scheduler.ExponentialLR(o, 0.9), "lr_interval": "step"},
-    "plateau": {"lr_scheduler": plateau},
-}
-
-
-@pytest.mark.parametrize("limit", [1.0, 3])
-@pytest.mark.parametrize("kind", SCHEDULERS)
-def test_rates_are_those_of_automatic_optimization(kind, limit):
-    rates = []
-    for cls, options in ((CrossEntropy, {}), (MetaWeightNet, {"hidden": 3})):
-        module = cls(mlp(), CLASSES, optimizer=sgd, **SCHEDULERS[kind], **options)
-        found = []
-        watch = Each(lambda m, found=found: found.append(m.trainer.optimizers[0].param_groups[0]["lr"]))
-        fit(module, arrays(val_size=8), callbacks=[watch], max_epochs=4, limit_train_batches=limit)
-        rates.append(found)
-    assert rates[0] == rates[1]
-    assert len(set(rates[0])) > 2
-
-
-# resume --------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("kind", SCHEDULERS)
-def test_a_resumed_run_is_bit_identical(kind, tmp_path):
-    def module(seed):
-        # Lightning loads a checkpoint before it converts to 64-true, into float32
-        return weight_net(True, 0.3, seed, meta_every=2, **SCHEDULERS[kind]).double()
-
-    L.seed_everything(1, verbose=False)
-    inside = ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=5, save_top_k=-1)
-    ends = ModelCheckpoint(tmp_path, filename="end-{epoch}", save_on_train_epoch_end=True, save_top_k=-1)
-    whole = fit(module(0), arrays(val_size=8), [inside, ends], max_epochs=3)
-    assert whole.global_step == 18
-    expected = everything(whole)
-    for name in ("step=5", "step=10", "end-epoch=0", "end-epoch=1"):
-        L.seed_everything(99, verbose=False)
-        rest = fit(module(5), arrays(val_size=8), max_epochs=3, ckpt_path=tmp_path / f"{name}.ckpt")
-        found = everything(rest)
-        assert expected.keys() == found.keys()
-        for key, value in expected.items():
-            assert torch.equal(value, found[key]), (name, key)
-
-
-def everything(trainer):
-    found = tensors(trainer.lightning_module)
-    for place, optimizer in enumerate(trainer.optimizers):
-        for number, state in optimizer.state_dict()["state"].items():
-            found.update({f"{place}/{number}/{k}": torch.as_tensor(v) for k, v in state.items() if v is not None})
-        found[f"{place}/lr"] = torch.tensor(optimizer.param_groups[0]["lr"])
-    found["random"] = torch.get_rng_state()
-    found["steps"] = torch.tensor(trainer.global_step)
-    return found
-
-
-def test_a_checkpoint_opens_without_arguments_but_the_network(tmp_path):
-    trainer = fit(sharpened(), max_epochs=1)
-    trainer.save_checkpoint(tmp_path / "a.ckpt")
-    from lightning_perturb import load
-
-    module = load(tmp_path / "a.ckpt", net=mlp())
-    assert module.strength.item() == pytest.approx(trainer.lightning_module.strength.item(), rel=1e-6)
-    assert "meta_optimizer" not in module.hparams
-
-
-# ranks ---------------------------------------------------------------------------------------------------------------
-
-
-class OwnWeights(Callback):
-    """Every rank starts from another θ: rank 0's must reach all."""
-
-    def setup(self, trainer, pl_module, stage):
-        if world_size() > 1 and torch.distributed.get_rank():
-            with torch.no_grad():
-                pl_module.meta_net.layers[0].weight.add_(1.0)
-
-
-def on_ranks(size, norm, every):
-    module = weight_net(norm, meta_every=every, lr_scheduler=SCHEDULERS["epoch"]["lr_scheduler"])
-    data = arrays(batch_size=8 // size, meta_batch_size=8 // size)
-    options = {"devices": 2, "strategy": "ddp"} if size > 1 else {}
-    trainer = fit(module, data, [OwnWeights()], max_epochs=2, **options)
-    assert trainer.global_step == 14
-    return everything(trainer)
-
-
-@pytest.mark.parametrize("every", [1, 2])
-def test_two_ranks_equal_one_process(ranks, every):
-    one = on_ranks(1, False, every)
-    first, second = ranks(on_ranks, 2, False, every)
-    for name, value in one.items():
-        if name == "random":
-            continue
-        assert torch.equal(first[name], second[name]), name
-        assert torch.allclose(first[name], value, rtol=1e-10, atol=1e-12), name
-
-
-def number_on_ranks(size):
-    data = arrays(batch_size=8 // size, meta_batch_size=8 // size)
-    options = {"devices": 2, "strategy": "ddp"} if size > 1 else {}
-    return everything(fit(sharpened(meta_optimizer=adam).double(), data, **options))
-
-
-def test_two_ranks_learn_a_number_as_one_process(ranks):
-    one = number_on_ranks(1)
-    first, second = ranks(number_on_ranks, 2)
-    assert one["strength"] != 1.0
-    for name in one.keys() - {"random"}:
-        assert torch.equal(first[name], second[name]), name
-        assert torch.allclose(first[name], one[name], rtol=1e-10, atol=1e-12), name
-
-
-def test_with_batch_norm_ranks_agree_in_everything(ranks):
-    first, second = ranks(on_ranks, 2, True, 1)
-    for name, value in first.items():
-        assert name == "random" or torch.equal(value, second[name]), name
-
-
-# faults --------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("options", "text"),
-    [
-        ({"gradient_clip_val": 0.5}, r"gradient_clip_val=0.5\) .*Give gradient_clip_val=0.5 to MetaWeightNet"),
-        ({"accumulate_grad_batches": 2}, "accumulate_grad_batches=2.*Raise batch_size"),
-        ({"precision": "16-true"}, "precision='16-true'.*bf16-mixed"),
-    ],
-    ids=str,
-)
-def test_settings_that_do_not_go_with_it_are_named(options, text):
-    with pytest.raises(ValueError, match=text):
-        fit(weight_net(), **options)
-
-
-@pytest.mark.parametrize(
-    ("options", "text"),
-    [
-        ({"precision": "16-mixed"}, "precision='16-mixed'.*bf16-mixed"),
-        ({"strategy": object.__new__(FSDPStrategy)}, "FSDPStrategy.*strategy='ddp'"),
-        ({"strategy": object.__new__(DeepSpeedStrategy)}, "DeepSpeedStrategy.*strategy='ddp'"),
-    ],
-    ids=["half", "fsdp", "deepspeed"],
-)
-def test_settings_that_need_other_machines_are_named(options, text):
-    settings = {"gradient_clip_val": None, "accumulate_grad_batches": 1, "precision": "32", **options}
-    with pytest.raises(ValueError, match=text):
-        weight_net()._check_trainer(SimpleNamespace(**settings))
-
-
-def test_faults_are_named():
-    with pytest.raises(ValueError, match="meta_every=0"):
-        weight_net(meta_every=0)
-    with pytest.raises(ValueError, match="engine='fast' is unknown"):
-        weight_net(engine="fast")
-    with pytest.raises(ValueError, match="gradient_clip_val=-1"):
-        weight_net(gradient_clip_val=-1)
-    for name in ("name", "nothing"):
-        with pytest.raises(ValueError, match=f"meta_parameters names '{name}'"):
-            sharpened(meta_parameters={name: (0, 1)})
-    with pytest.raises(ValueError, match=r"keeps 'strength' in \[2, 3\], but it starts at 1"):
-        sharpened((2, 3))
-    with pytest.raises(ValueError, match="has nothing to learn from meta samples"):
-        fit(sharpened(meta_parameters=None))
-    with pytest.raises(ValueError, match=r"MetaWeightNet .*meta_size=0"):
-        fit(weight_net(), arrays(meta_size=0))
-    with pytest.raises(ValueError, match="ReduceLROnPlateau waits for 'val/loss', which is not logged"):
-        fit(weight_net(lr_scheduler=plateau))
-    with pytest.raises(ValueError, match="lr_interval='step' does not go with ReduceLROnPlateau"):
-        fit(weight_net(lr_scheduler=plateau, lr_interval="step"))
-    plain = torch.utils.data.DataLoader([(torch.zeros(6), 1)] * 4, batch_size=2)
-    with pytest.raises(ValueError, match=r"its batches have none.*'meta': loader"):
-        L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False).fit(
-            weight_net(), plain
-        )
-
-
-def test_loaders_of_the_users_own_do_too():
-    def loader(label):
-        samples = [(torch.randn(6, dtype=torch.float64), label(n)) for n in range(8)]
-        return torch.utils.data.DataLoader(samples, batch_size=4)
-
-    good = loader(lambda n: n % CLASSES)
-    for meta in (good, loader(lambda n: 9)):
-        trainer = L.Trainer(max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False,
-                            enable_progress_bar=False, enable_model_summary=False)  # fmt: skip
-        module = weight_net().double()
-        if meta is good:
-            trainer.fit(module, {"train": good, "meta": meta})
-            assert trainer.global_step == 2
-        else:
-            with pytest.raises(ValueError, match="A meta label is 9"):
-                trainer.fit(module, {"train": good, "meta": meta})
-
-
 def test_a_higher_engine_gives_the_same():
     train, meta = batches()
     module = weight_net(engine="higher").double()
@@ -483,19 +246,3 @@ def test_a_layer_that_no_engine_differentiates_is_named():
         module().hypergradient(tokens, tokens, 0.1)
     found = module(engine="central").hypergradient(tokens, tokens, 0.1).gradients
     assert all(gradient.norm() > 0 for gradient in found)
-
-
-def test_rates_that_nothing_has_are_refused():
-    with pytest.raises(ValueError, match=r"nothing to learn.*Raise sigma_lr, or take ISDA"):
-        fit(MetaSAug(mlp(), CLASSES, optimizer=sgd, class_counts=[9, 9, 9, 9], sigma_lr=0.0).double())
-    with pytest.raises(ValueError, match="meta_optimizer was given to MetaMixUp"):
-        fit(MetaMixUp(mlp(), CLASSES, optimizer=sgd, meta_optimizer=adam).double())
-
-
-def test_meta_labels_of_any_integer_type_do():
-    samples = [(torch.randn(6, dtype=torch.float64), torch.tensor(n % CLASSES, dtype=torch.int32)) for n in range(8)]
-    loaders = {name: torch.utils.data.DataLoader(samples, batch_size=4) for name in ("train", "meta")}
-    trainer = L.Trainer(max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False,
-                        enable_progress_bar=False, enable_model_summary=False)  # fmt: skip
-    trainer.fit(weight_net().double(), loaders)
-    assert trainer.global_step == 2

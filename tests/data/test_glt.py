@@ -1,17 +1,20 @@
 """ImageNet-GLT and MSCOCO-GLT, from annotation files in the layout that their generator writes."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 from testkit.images import picture
 from testkit.training import trainer_of
 
+from lightning_perturb.cli import main
 from lightning_perturb.data import MSCOCOGLT, ImageNetGLT
 from lightning_perturb.data.lazy_images import Listing
 from lightning_perturb.methods import CrossEntropy, MetaWeightNet
 from lightning_perturb.nets import ConvNet
 
+CONFIGS = Path(__file__).parents[2] / "configs"
 SMALL = {"size": 12, "load_size": 16, "batch_size": 16}
 pytestmark = pytest.mark.filterwarnings("ignore:.*was published with")
 # images of each attribute of classes 0 and 1 (ImageNet-GLT: the others have one); class 2 is not in validation
@@ -100,18 +103,32 @@ def test_clean_samples_are_balanced_and_leave_the_other_splits(coco):
     assert [other._train[0].path(i) for i in other.meta_index] == [files[i] for i in data.meta_index]
 
 
-def test_methods_train_on_it_and_are_evaluated_by_attribute(coco, monkeypatch):
+@pytest.fixture
+def three(coco, monkeypatch):
+    """A benchmark of the three classes that have images."""
     monkeypatch.setattr(MSCOCOGLT, "classes", 3)
     for path in coco.glob("*/annotation.json"):
         tree = json.loads(path.read_text())
-        tree["id2cat"] = {c: f"cat {c}" for c in range(3)}
-        path.write_text(json.dumps(tree))
-    data = MSCOCOGLT(str(coco), meta_per_group=2, **SMALL)
+        path.write_text(json.dumps({**tree, "id2cat": {c: f"cat {c}" for c in range(3)}}))
+    return coco
+
+
+def test_methods_train_on_it_and_are_evaluated_by_attribute(three):
+    data = MSCOCOGLT(str(three), meta_per_group=2, **SMALL)
     for method in (CrossEntropy, MetaWeightNet):
         module, trainer = method(ConvNet(3, width=2), 3), trainer_of(max_epochs=1)
         trainer.fit(module, datamodule=data)
         (found,) = trainer.test(module, datamodule=data, verbose=False)
         assert {"test/acc", "test/macro_precision", "test/group_acc/cat 2/rare"} <= set(found)
+
+
+def test_a_meta_learned_method_trains_from_the_command_line(three, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ["fit", "-c", str(CONFIGS / "data/mscoco_glt.yaml"), "-c", str(CONFIGS / "methods/meta_weight_net.yaml")]
+    data = (f"root={three}", "size=12", "load_size=16", "num_workers=0", "batch_size=16", "meta_size=0")
+    words += [f"--data.init_args.{word}" for word in data]
+    words += ["--model.init_args.net=ConvNet", "--trainer.fast_dev_run=1", "--trainer.accelerator=cpu"]
+    main([*words, "--trainer.enable_progress_bar=false"])
 
 
 def test_images_of_imagenet_are_found_by_the_end_of_their_path(tmp_path):

@@ -125,6 +125,9 @@ def test_tiny_imagenet(tiny):
 @pytest.mark.filterwarnings("ignore:.*was published with")
 def test_what_is_wrong_with_tiny_imagenet_is_named(tiny):
     table = tiny / "val/val_annotations.txt"
+    (tiny / "val/images/val_1.JPEG").unlink()
+    with pytest.raises(FileNotFoundError, match=r"val_1\.JPEG does not exist, but .*lists it \(1 of 3 are missing\)"):
+        TinyImageNet(str(tiny), size=8).setup("test")
     table.write_text("val_0.JPEG\tn99999999\t0\t0\t1\t1\n")
     with pytest.raises(ValueError, match=r"val_annotations\.txt, line 1: 'val_0.*wnid of a folder in train/"):
         TinyImageNet(str(tiny), size=8).setup("test")

@@ -12,7 +12,7 @@ from testkit.training import trainer_of
 from lightning_perturb.core import Batch, Needs, PerturbationModule
 from lightning_perturb.data import Arrays, ImageLists, LabelsFromFile, Symmetric
 from lightning_perturb.data.balanced import BalancedSampler
-from lightning_perturb.methods import MetaWeightNet, TransferredRobustLoss
+from lightning_perturb.methods import GoldLossCorrection, MetaWeightNet, TransferredRobustLoss
 from lightning_perturb.nets import MLP, ConvNet
 
 CLASSES, COUNT = 3, 30
@@ -222,6 +222,15 @@ def test_methods_learn_from_a_list_and_resume_exactly(lists, tmp_path):
     whole = weights(callbacks=[saves])
     assert torch.equal(weights(tmp_path / "saved/step=2.ckpt"), whole)
     assert torch.equal(weights(tmp_path / "saved/step=4.ckpt"), whole)
+
+
+def test_a_matrix_is_estimated_from_a_list(lists):
+    module = GoldLossCorrection(net(), CLASSES, estimate_epochs=1)
+    trainer = trainer_of(max_epochs=2)
+    trainer.fit(module, datamodule=lists())
+    assert trainer.global_step == 6
+    # six of sixteen images are clean
+    assert float(module.share) == pytest.approx(6 / 16)
 
 
 def test_a_transferred_loss_needs_none_of_them(lists):

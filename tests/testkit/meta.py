@@ -17,8 +17,9 @@ from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 
-from lightning_perturb.core import Batch, MetaPerturbationModule
+from lightning_perturb.core import Batch, MetaPerturbationModule, PerturbationModule
 from lightning_perturb.data import Arrays, Symmetric
+from lightning_perturb.methods import MetaWeightNet
 
 CLASSES, FEATURES, COUNT = 4, 6, 60
 logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
@@ -111,3 +112,48 @@ def assert_hypergradient(module: MetaPerturbationModule, lr: float = 0.7) -> lis
         assert other.norm() > 0
         assert (one - other).norm() <= 1e-10 * other.norm()
     return found
+
+
+def weight_net(norm=False, dropout=0.0, seed=0, cls=MetaWeightNet, **options):
+    torch.manual_seed(seed)
+    return cls(mlp(norm, dropout), CLASSES, **{"optimizer": sgd, "meta_optimizer": adam, "hidden": 5, **options})
+
+
+class Sharpened(PerturbationModule):
+    """Logits times a number."""
+
+    def __init__(self, *args, strength=1.0, name="x", **kwargs):
+        super().__init__(*args, **kwargs)
+        self.strength = strength
+        self.name = name
+
+    def perturb_logits(self, logits, outputs, batch):
+        return self.strength * logits
+
+
+class MetaSharpened(MetaPerturbationModule, Sharpened):
+    """The same, learned."""
+
+
+def sharpened(interval=(0.0, 4.0), **options):
+    torch.manual_seed(0)
+    options = {"optimizer": sgd, "meta_parameters": {"strength": interval}, **options}
+    return MetaSharpened(mlp(), CLASSES, **options)
+
+
+def tensors(module):
+    return {name: value.clone() for name, value in module.state_dict().items()}
+
+
+class Each(Callback):
+    """Calls a function with the module after every batch."""
+
+    def __init__(self, function):
+        self.function = function
+
+    def on_train_batch_end(self, trainer, pl_module, *_):
+        self.function(pl_module)
+
+
+def plateau(optimizer):
+    return torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=0, threshold=10.0)
