@@ -120,7 +120,8 @@ def _print_suspects(console: Console, report: SuspectReport) -> None:
         return
     console.print(f"{report.listed} training labels look wrong: {report.path}", soft_wrap=True)
     if report.sheet_path is not None:
-        console.print(f"  the most suspect as a picture: {report.sheet_path}", soft_wrap=True)
+        kind = "as texts" if report.sheet_path.suffix == ".txt" else "as a picture"
+        console.print(f"  the most suspect {kind}: {report.sheet_path}", soft_wrap=True)
     known = [f"{name} {report.summary[key]:.3f}" for key, name in _SUSPECTS.items() if key in report.summary]
     if known:
         console.print(f"  against the true flips: {', '.join(known)}", soft_wrap=True)

@@ -8,12 +8,12 @@ from torch import Tensor
 
 from lightning_perturb.core.batch import Batch
 from lightning_perturb.core.first_phase import FirstPhaseModule
-from lightning_perturb.core.module import CHECKPOINT_KEY
+from lightning_perturb.core.kept_weights import KeptWeightsModule
 from lightning_perturb.functional.cross_entropy import cross_entropy
 from lightning_perturb.functional.forward_correction import forward_corrected_loss
 
 
-class TransitionModule(FirstPhaseModule):
+class TransitionModule(KeptWeightsModule, FirstPhaseModule):
     """A method with the loss -log sum_k p_k T[k, y] through a transition matrix T that a first training estimates.
 
     In a first phase the network learns by cross-entropy; then :meth:`estimate` gives T. The second phase starts anew,
@@ -37,7 +37,6 @@ class TransitionModule(FirstPhaseModule):
         super().__init__(*args, first_epochs=estimate_epochs, **kwargs)
         self.add_state("transition", torch.eye(self.num_classes))
         self.add_state("estimated", torch.tensor(False))
-        self._first_weights: dict[str, Tensor] = {}
         self._first_groups: list[dict[str, Any]] = []
         self._first_schedule: dict[str, Any] | None = None
 
@@ -59,17 +58,14 @@ class TransitionModule(FirstPhaseModule):
             return
         if self.current_epoch == 0:
             # after DDP has given all ranks the same
-            self._first_weights = {name: value.cpu().clone() for name, value in self.net.state_dict().items()}
+            self.keep_weights()
         if self.phase == "main":
             self.transition.copy_(self.estimate())
             self.estimated.fill_(True)
             self._start_anew()
 
     def _start_anew(self) -> None:
-        self.net.load_state_dict(self._first_weights)
-        self._first_weights = {}
-        # autocast keeps the half-precision copies of the old weights
-        torch.clear_autocast_cache()
+        self.restore_weights()
         (optimizer,) = self.trainer.optimizers
         optimizer.state.clear()
         for group, first in zip(optimizer.param_groups, self._first_groups, strict=True):
@@ -89,13 +85,3 @@ class TransitionModule(FirstPhaseModule):
             copy.deepcopy(configured["lr_scheduler"]["scheduler"].state_dict()) if scheduled else None
         )
         return configured
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """As in the base, with the first weights as long as they are needed."""
-        super().on_save_checkpoint(checkpoint)
-        checkpoint[CHECKPOINT_KEY]["first_weights"] = dict(self._first_weights)
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """As in the base, with the first weights."""
-        super().on_load_checkpoint(checkpoint)
-        self._first_weights = dict(checkpoint.get(CHECKPOINT_KEY, {}).get("first_weights", {}))

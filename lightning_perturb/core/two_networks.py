@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from lightning_perturb.checks import check_choice
 from lightning_perturb.core.batch import Batch
@@ -70,6 +71,19 @@ class TwoNetworkModule(PerturbationModule):
             losses = self.sample_loss(self.perturb_logits(raw, outputs, batch), self.perturb_target(raw, batch), batch)
             found.append(self.perturb_loss(losses, raw, batch))
         return found[0], found[1]
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clips each network's gradient by a norm of its own: one must not slow the other."""
+        if gradient_clip_val is None or gradient_clip_algorithm == "value":
+            super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
+            return
+        for net in (self.net, self.peer):
+            nn.utils.clip_grad_norm_(net.parameters(), gradient_clip_val)
 
     def evaluation_logits(self, x: Any) -> Tensor:
         """The first network's logits, or the logarithm of the mean probabilities."""

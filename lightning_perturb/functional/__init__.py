@@ -58,6 +58,7 @@ from lightning_perturb.functional.cross_entropy import (
 )
 from lightning_perturb.functional.decoupling import scaled_logits, tau_normalized_logits, tau_normalized_weight
 from lightning_perturb.functional.determinant_information import dmi_loss, joint_distribution
+from lightning_perturb.functional.dimensionality import local_dimensionality, paced_trust, turns
 from lightning_perturb.functional.distribution_balanced import (
     distribution_balanced_loss,
     negative_tolerant_bias,
@@ -113,6 +114,7 @@ from lightning_perturb.functional.js import js_loss
 from lightning_perturb.functional.knowledge_distillation import balanced_teacher_logits, knowledge_distillation_loss
 from lightning_perturb.functional.label_perturbation import perturb_label
 from lightning_perturb.functional.label_smoothing import smooth
+from lightning_perturb.functional.lade import lade_regularization
 from lightning_perturb.functional.large_margin import large_margin_logits
 from lightning_perturb.functional.ldam import ldam_logits, ldam_margins
 from lightning_perturb.functional.logit_adjustment import log_prior, logit_adjustment
@@ -295,11 +297,13 @@ __all__ = [
     "knowledge_distillation_loss",
     "l2_start",
     "label_probability",
+    "lade_regularization",
     "large_margin_logits",
     "ldam_logits",
     "ldam_margins",
     "learning_history",
     "linear_spl_weights",
+    "local_dimensionality",
     "log_prior",
     "logarithmic_spl_weights",
     "logit_adjustment",
@@ -335,6 +339,7 @@ __all__ = [
     "oracle_symmetric_noise_bounds",
     "other_domain",
     "outlier_perturbation",
+    "paced_trust",
     "pair_transition",
     "perturb_label",
     "pgd",
@@ -391,6 +396,7 @@ __all__ = [
     "truncated_gce_keep",
     "truncated_gce_loss",
     "trust",
+    "turns",
     "uniform_start",
     "update_centers",
     "update_class_average",

@@ -14,6 +14,7 @@ from lightning_perturb.methods.cross_entropy import CrossEntropy
 from lightning_perturb.methods.deconfound_tde import DeconfoundTDE
 from lightning_perturb.methods.decoupling import ClassifierRetraining, LearnableWeightScaling, TauNormalization
 from lightning_perturb.methods.determinant_information import DMI
+from lightning_perturb.methods.dimensionality_driven import D2L
 from lightning_perturb.methods.distribution_balanced import NTR, RBCE, RBCENTR, RBCEFocal, RBCEFocalNTR
 from lightning_perturb.methods.disturb_label import DisturbLabel
 from lightning_perturb.methods.dlb import DLB
@@ -29,6 +30,7 @@ from lightning_perturb.methods.isda import ISDA
 from lightning_perturb.methods.isda_lpl import ISDALPL
 from lightning_perturb.methods.knowledge_distillation import BalancedKnowledgeDistillation, KnowledgeDistillation
 from lightning_perturb.methods.label_smoothing import LabelSmoothing
+from lightning_perturb.methods.lade import LADE
 from lightning_perturb.methods.large_margin import LargeMarginSoftmax
 from lightning_perturb.methods.ldam import LDAM, LDAMDRW
 from lightning_perturb.methods.learning_to_reweight import L2RW
@@ -68,6 +70,7 @@ from lightning_perturb.methods.vrex import VREx
 
 __all__ = [
     "CORAL",
+    "D2L",
     "DLB",
     "DMI",
     "GCE",
@@ -78,6 +81,7 @@ __all__ = [
     "ISDALPL",
     "JS",
     "L2RW",
+    "LADE",
     "LC",
     "LDAM",
     "LDAMDRW",

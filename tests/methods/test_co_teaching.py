@@ -58,12 +58,13 @@ def test_a_whole_training(cls):
     assert not torch.equal(module.net[0].weight, module.peer[0].weight)
 
 
-def test_each_network_learns_from_its_own_losses_at_its_own_rate():
+@pytest.mark.parametrize("clip", [None, 0.1])
+def test_each_network_learns_from_its_own_losses_at_its_own_rate(clip):
     # the warm-up is two trainings side by side
     module, alone = make(warmup_epochs=2), CrossEntropy(mlp(), CLASSES, optimizer=sgd).double()
     alone.net.load_state_dict(module.peer.state_dict())
-    fit(module, arrays(meta_size=0), max_epochs=2)
-    fit(alone, arrays(meta_size=0), max_epochs=2)
+    fit(module, arrays(meta_size=0), max_epochs=2, gradient_clip_val=clip)
+    fit(alone, arrays(meta_size=0), max_epochs=2, gradient_clip_val=clip)
     for one, other in zip(module.peer.parameters(), alone.net.parameters(), strict=True):
         torch.testing.assert_close(one, other)
 

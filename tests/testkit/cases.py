@@ -60,6 +60,7 @@ NEEDED: dict[str, dict[str, Any]] = {
 # a method that is not named here is tested with its defaults
 VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "ActivePassiveLoss": {"focal": {"active": "nfl", "passive": "mae", "alpha": 2.0}},
+    "D2L": {"early": {"init_epochs": 0, "window": 1, "neighbours": 3, "batches": 2, "drawn_size": 12}},
     "LogPert": {
         "alternating": {"update": "alternating"},
         "prox": {
@@ -102,11 +103,8 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "ConfidencePenalty": {"hinge": {"tau": 2.25, "beta": 1.0}},
     "GroupDRO": {"adjusted": {"step_size": 0.1, "adjustment": 2.0}},
     "IRM": {"unbiased": {"unbiased": True, "weight": 0.3}},
-    "IBIRM": {"annealed": {"anneal_steps": 5, "weight": 0.3, "ib_weight": 0.1}},
     "VREx": {"group": {"environments": "group", "anneal_steps": 0, "weight": 0.1}},
-    "CORAL": {"covariances": {"means": False, "weight": 0.25, "risk": "samples"}},
     "LISA": {"features": {"mix_at": "features", "weights": "batch", "alpha": 0.3}},
-    "UW": {"deferred": {"from_epoch": 1, "normalise": "batch"}},
     "PolyLoss": {"three": {"epsilons": (-0.5, 0.3, 1.0)}},
     "Mixup": {"sample": {"weights": "sample", "alpha": 0.3}},
     "MetaMixUp": {"batch": {"weights": "batch", "policy_lr": 3.0}},
