@@ -33,8 +33,8 @@ SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
     "MixPert eps2=8/255": ("MixPert", {"eps2": 8 / 255}),
 }
 
-# they start from another run: a teacher, an adjuster
-_FROM_A_RUN = ("KnowledgeDistillation", "BalancedKnowledgeDistillation", "TransferredRobustLoss")
+# the first start from another run, a teacher or an adjuster; the last go through the training set before their steps
+_NOT_FROM_STEPS = ("KnowledgeDistillation", "BalancedKnowledgeDistillation", "TransferredRobustLoss", "RISDA", "D2L")
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def contenders() -> dict[str, Callable[..., PerturbationModule]]:
     for cls in subclasses():
         ours = cls.__module__.startswith(f"{methods.__name__}.") and not cls.__name__.startswith("_")
         own_steps = issubclass(cls, ManualModule)
-        if ours and not (cls.needs.meta or cls.needs.truth or own_steps or cls.__name__ in _FROM_A_RUN):
+        if ours and not (cls.needs.meta or cls.needs.truth or own_steps or cls.__name__ in _NOT_FROM_STEPS):
             found.setdefault(cls.__name__, cls)
     for name, (base, arguments) in SETTINGS.items():
         found[name] = partial(found[base], **arguments)

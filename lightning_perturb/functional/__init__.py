@@ -114,6 +114,7 @@ from lightning_perturb.functional.js import js_loss
 from lightning_perturb.functional.knowledge_distillation import balanced_teacher_logits, knowledge_distillation_loss
 from lightning_perturb.functional.label_perturbation import perturb_label
 from lightning_perturb.functional.label_smoothing import smooth
+from lightning_perturb.functional.lade import lade_regularization
 from lightning_perturb.functional.large_margin import large_margin_logits
 from lightning_perturb.functional.ldam import ldam_logits, ldam_margins
 from lightning_perturb.functional.logit_adjustment import log_prior, logit_adjustment
@@ -296,6 +297,7 @@ __all__ = [
     "knowledge_distillation_loss",
     "l2_start",
     "label_probability",
+    "lade_regularization",
     "large_margin_logits",
     "ldam_logits",
     "ldam_margins",

@@ -62,6 +62,7 @@ NO_FORM: dict[str, str] = {
     "JS": _ANOTHER_LOSS,
     "JoCoR": "its two networks perturb each other",
     "L2RW": "its weights live for one batch",
+    "LADE": "its regularization is one number of the batch",
     "LC": _BINARY,
     "LDAM": "its margins are Prior(logit, category, negative, pattern=OwnLogit), but its logits are cosines",
     "LDAMDRW": "as LDAM, and the weights of ClassBalanced come late in training",

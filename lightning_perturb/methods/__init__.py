@@ -30,6 +30,7 @@ from lightning_perturb.methods.isda import ISDA
 from lightning_perturb.methods.isda_lpl import ISDALPL
 from lightning_perturb.methods.knowledge_distillation import BalancedKnowledgeDistillation, KnowledgeDistillation
 from lightning_perturb.methods.label_smoothing import LabelSmoothing
+from lightning_perturb.methods.lade import LADE
 from lightning_perturb.methods.large_margin import LargeMarginSoftmax
 from lightning_perturb.methods.ldam import LDAM, LDAMDRW
 from lightning_perturb.methods.learning_to_reweight import L2RW
@@ -80,6 +81,7 @@ __all__ = [
     "ISDALPL",
     "JS",
     "L2RW",
+    "LADE",
     "LC",
     "LDAM",
     "LDAMDRW",

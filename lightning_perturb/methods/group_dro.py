@@ -28,7 +28,7 @@ class GroupDRO(GroupModule):
     Args:
         step_size: η of q. 0.01 as in the published code.
         adjustment: C of the generalization adjustment: l_g + C / sqrt(n_g) moves q, so that small groups count more.
-            The paper takes 0 to 5 and finds 2 and 3 best on its image data; 0 leaves it out.
+            The paper searches 0 to 5; 0 leaves it out.
         **kwargs: Arguments of :class:`~lightning_perturb.core.domains.GroupModule`.
     """
 

@@ -23,8 +23,9 @@ class IRM(DomainPenaltyModule):
             ``rescale``.
         anneal_steps: Steps of the optimizer with a weight of 1 (at most), DomainBed's 500. (It also starts its Adam
             anew there.)
-        unbiased: Multiply slopes of different samples alone, the mean over the two halves that the authors' code
-            splits a batch into; may be negative. False squares the mean slope of a domain, as the paper does.
+        unbiased: Multiply slopes of different samples alone; may be negative. It is the mean over all ways to split a
+            domain's samples into two halves and multiply their slopes, which the authors' code does once. False
+            squares the mean slope of a domain, as the paper does.
         **kwargs: Arguments of :class:`~lightning_perturb.core.domains.DomainPenaltyModule`.
     """
 

@@ -16,8 +16,7 @@ class VREx(DomainPenaltyModule):
     The paper adds the risks up instead; its β is D times this one.
 
     Args:
-        weight: β. 10 as in DomainBed, which searches 0.1 to 1e5; the authors take 1e4 for coloured MNIST, with
-            ``rescale``.
+        weight: β. 10 as in DomainBed, which searches 0.1 to 1e5; the authors' code for coloured MNIST rescales.
         anneal_steps: Steps of the optimizer with a weight of 1 (at most), DomainBed's 500. (It also starts its Adam
             anew there.)
         **kwargs: Arguments of :class:`~lightning_perturb.core.domains.DomainPenaltyModule`.

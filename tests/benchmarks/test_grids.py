@@ -512,7 +512,8 @@ def test_a_row_may_train_on_other_batches(tmp_path):
 
 def test_the_numbers_of_subpopulation_shift_stand_beside_theirs():
     grids = {
-        name: read_grid(BENCHMARKS / f"grids/iada_table6_{name}.yaml") for name in ("cmnist", "waterbirds", "celeba")
+        name: read_grid(BENCHMARKS / f"grids/iada_table6_{name}.yaml")
+        for name in ("cmnist", "waterbirds", "celeba", "civil_comments")
     }
     for grid in grids.values():
         assert grid.chosen_by == "val/worst_group_acc"
@@ -524,7 +525,8 @@ def test_the_numbers_of_subpopulation_shift_stand_beside_theirs():
     assert grids["waterbirds"].papers["test/train_weighted_acc"]["UW", "Waterbirds"] == "95.1"
     assert grids["cmnist"].papers["test/acc"]["MetaIADA", "CMNIST"] == "78.0"
     assert grids["celeba"].paper["MetaIADA", "CelebA"] == "91.2"
+    assert grids["civil_comments"].paper["VREx", "CivilComments"] == "64.9"
     rates = {
         name: grid.runs[0].config["method"]["init_args"]["optimizer"]["init_args"]["lr"] for name, grid in grids.items()
     }
-    assert rates == {"cmnist": 0.001, "waterbirds": 0.001, "celeba": 0.0001}
+    assert rates == {"cmnist": 0.001, "waterbirds": 0.001, "celeba": 0.0001, "civil_comments": 0.00001}

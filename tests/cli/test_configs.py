@@ -103,6 +103,7 @@ PHOTOGRAPHS = {
 
 
 TEXTS = {
+    "civil_comments": r"all_data_with_identities\.csv does not exist",
     "imdb": r"aclImdb/train/neg does not exist\. Unpack",
     "imdb_bert": r"aclImdb/train/neg does not exist\. Unpack",
 }
@@ -124,7 +125,8 @@ def test_sets_of_texts_build_and_say_what_is_missing(name, tmp_path):
     method = ["-c", str(CONFIGS / "methods/mixpert_text.yaml")]
     cli = build(["-c", str(tmp_path / "here.yaml"), *method, "--trainer.accelerator=cpu", "--trainer.logger=false"])
     assert cli.model.num_classes == cli.datamodule.num_classes == 2
-    assert cli.model.optimizer([torch.zeros(1)]).defaults["lr"] == (2e-5 if "bert" in name else 1e-3)
+    rate = {"imdb": 1e-3, "imdb_bert": 2e-5, "civil_comments": 1e-5}[name]
+    assert cli.model.optimizer([torch.zeros(1)]).defaults["lr"] == rate
     with pytest.raises(FileNotFoundError, match=TEXTS[name]):
         cli.datamodule.setup("fit")
 

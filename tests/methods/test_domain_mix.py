@@ -33,7 +33,7 @@ def pairs(module, order=None):
     return partner, own
 
 
-def over_batches(module, count=100):
+def over_batches(module, count=60):
     for number in range(count):
         module._batch_idx = number
         module._draw_seed = number
