@@ -8,6 +8,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.nn.functional import one_hot, pad
 from torchmetrics import Metric
 
 from lightning_perturb.core.distributed import world_size
@@ -56,19 +57,19 @@ class GroupAccuracy(Metric):
             self.overlapping = True
             members = domain.long()
         elif domain.shape == (samples,) and not domain.is_floating_point() and not (domain < 0).any():
-            members = torch.nn.functional.one_hot(domain.long())
+            members = one_hot(domain.long())
         else:
             raise ValueError(
                 f"A batch of {samples} samples has a 'domain' of type {domain.dtype} and shape {tuple(domain.shape)}. "
                 "Give ids from 0 on [B], or in bool which domains apply [B, D], or name the entry otherwise."
             )
         missing = self.samples.shape[1] - members.shape[1]
-        return torch.nn.functional.pad(members, (0, max(missing, 0)))
+        return pad(members, (0, max(missing, 0)))
 
     def _widen(self, domains: int) -> None:
         for name in ("right", "samples"):
             counts = getattr(self, name)
-            setattr(self, name, torch.nn.functional.pad(counts, (0, max(domains - counts.shape[1], 0))))
+            setattr(self, name, pad(counts, (0, max(domains - counts.shape[1], 0))))
 
     def agree(self) -> bool:
         """Gives all ranks the same number of domains, and says whether there are any; every rank must call it."""
@@ -96,12 +97,16 @@ def group_values(accuracy: Tensor, training: Tensor | None, class_names: Any, do
         accuracy: ``[C, D]``, NaN where a group has no sample.
         training: Training samples of each group ``[C, D]``, or None where they are unknown.
         class_names: Names of the classes; numbers take the place of anything but C names.
-        domain_names: Names of the domains, likewise.
+        domain_names: Names of the domains, more than D where the last ones have no sample; numbers take the place of
+            anything else.
 
     Returns:
         ``worst_group_acc``; ``mean_group_acc``, every group alike; ``train_weighted_acc``, groups as frequent as in
         training; and ``group_acc/<class>/<domain>`` of each, up to a hundred groups.
     """
+    if isinstance(domain_names, (list, tuple)):
+        # no sample has told of the last domains
+        accuracy = pad(accuracy, (0, max(len(domain_names) - accuracy.shape[1], 0)), value=torch.nan)
     known = ~accuracy.isnan()
     if not known.any():
         return {}

@@ -482,6 +482,27 @@ class PerturbationModule(StateMixin, EvaluatedModule):
         self.size_sample_state(facts.num_samples)
         self._sizes_known = True
 
+    def on_validation_start(self) -> None:
+        """Refuses texts in other ids than those that the network was trained with."""
+        # in a fit, setup has compared them
+        if self.trainer.state.fn != TrainerFn.FITTING:
+            self._check_words()
+
+    def on_test_start(self) -> None:
+        """As before a validation."""
+        self._check_words()
+
+    def on_predict_start(self) -> None:
+        """As before a validation."""
+        self._check_words()
+
+    def _check_words(self) -> None:
+        # not in setup: a checkpoint may give data and network their words after it
+        check = getattr(self.net, "check_vocabulary", None)
+        words = getattr(self.trainer.datamodule, "vocabulary", None) if callable(check) else None  # type: ignore[attr-defined]
+        if callable(check) and isinstance(words, tuple):
+            check(words)
+
     def _check_kind_of(self, facts: DataFacts) -> None:
         if facts.multi_label and not self.multi_label:
             raise ValueError(

@@ -87,6 +87,9 @@ def _batches(module: PerturbationModule, loader: Any) -> Iterator[Batch]:
         batch = trainer.precision_plugin.convert_input(item)
         batch = module._on_before_batch_transfer(batch, dataloader_idx=0)
         found = Batch.of(trainer.strategy.batch_to_device(batch, dataloader_idx=0)).copy()
+        if not len(found):
+            # a rank with fewer samples than another
+            continue
         found.y = module._as_target(found.y)
         module._check_labels(found.y, "A label")
         yield found

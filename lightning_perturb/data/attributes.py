@@ -169,8 +169,9 @@ def _table(path: Path, remedy: str) -> tuple[list[str], list[list[str]]]:
     """Names of columns, and rows; of CelebA's own text files too, whose first column has no name."""
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist. {remedy}")
-    with open(path, newline="", encoding="utf-8") as file:
-        rows = [row for row in csv.reader(file) if row] if path.suffix == ".csv" else [line.split() for line in file]
+    # utf-8-sig: spreadsheets put a mark in front
+    with open(path, newline="", encoding="utf-8-sig") as file:
+        rows = [row for row in (csv.reader(file) if path.suffix == ".csv" else map(str.split, file)) if row]
     if path.suffix != ".csv":
         if path.stem == "list_eval_partition":
             rows.insert(0, ["image_id", "partition"])

@@ -421,6 +421,11 @@ class DrawnDataModule(LightningDataModule):
             digest.update(np.ascontiguousarray(part, dtype=np.int64).tobytes())
         return digest.hexdigest()[:16]
 
+    @property
+    def _domains_checksum(self) -> str | None:
+        # not in the checksum: there are checkpoints from before there were domains
+        return None if self.domains is None else hashlib.sha256(self.domains.tobytes()).hexdigest()[:16]
+
     def _need_setup(self) -> None:
         if not self._drawn:
             raise RuntimeError(f"{type(self).__name__} has not read its training data yet. Call setup('fit') first.")
@@ -536,13 +541,14 @@ class DrawnDataModule(LightningDataModule):
             batch = 0
         elif batches.is_last_batch and batch == batches.current.ready:
             epoch, batch = epoch + 1, 0
-        return {"epoch": epoch, "batch": batch, "checksum": self.checksum}
+        state = {"epoch": epoch, "batch": batch, "checksum": self.checksum}
+        return state if self.domains is None else {**state, "domains": self._domains_checksum}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes the place in the epoch from a checkpoint that training resumes from.
 
         Raises:
-            ValueError: If the data, its splits or its labels are not those of the checkpoint.
+            ValueError: If the data, its splits, its labels or its domains are not those of the checkpoint.
         """
         if self.trainer is None or self.trainer.state.fn != TrainerFn.FITTING:
             return
@@ -551,6 +557,11 @@ class DrawnDataModule(LightningDataModule):
                 f"The data differs from that of the checkpoint (checksum {self.checksum}, not "
                 f"{state.get('checksum')}): other samples, splits, labels or data seed. Resume with the same data "
                 "options, or start a new run."
+            )
+        if self._drawn and "domains" in state and state["domains"] != self._domains_checksum:
+            raise ValueError(
+                "The samples are of other domains than those of the checkpoint. Resume with the same domains, or start "
+                "a new run."
             )
         self._resume = dict(state)
 

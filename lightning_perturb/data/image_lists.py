@@ -30,7 +30,8 @@ def read_list(argument: str, path: Path, root: Path, classes: int | None, remedy
         raise FileNotFoundError(f"{argument}: {path} does not exist. {remedy}")
     paths: list[str] = []
     labels: list[int] = []
-    with path.open(encoding="utf-8") as lines:
+    # utf-8-sig: editors put a mark in front
+    with path.open(encoding="utf-8-sig") as lines:
         for number, line in enumerate(lines, 1):
             parts = line.rsplit(maxsplit=1)
             if not parts:

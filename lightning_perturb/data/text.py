@@ -80,9 +80,14 @@ class TextDataModule(PerturbationDataModule):
         return self._fitted
 
     @property
+    def vocabulary(self) -> tuple[str, ...] | None:
+        """The words by id, where ids are words."""
+        return self.tokenizer.vocabulary
+
+    @property
     def facts(self) -> DataFacts:
         """What a method learns of the data before training, the vocabulary included."""
-        return replace(super().facts, vocabulary=self.tokenizer.vocabulary)
+        return replace(super().facts, vocabulary=self.vocabulary)
 
     def raw_texts(self, positions: npt.ArrayLike) -> list[str]:
         """Training texts as read, at positions of the full training set.
@@ -134,10 +139,16 @@ class TextDataModule(PerturbationDataModule):
         if saved is not None:
             loaded = from_plain(saved)
             fitting = self.trainer is not None and self.trainer.state.fn == TrainerFn.FITTING
-            if fitting and self._drawn and as_plain(self.tokenizer) != saved:
+            if fitting and self._drawn and not _same(self.tokenizer, loaded):
                 raise ValueError(
                     f"{type(self).__name__} has another tokenizer or vocabulary than the checkpoint, whose network "
                     "would read other ids. Resume with the same texts and tokenizer, or start a new run."
                 )
             self._fitted = loaded
         super().load_state_dict({name: value for name, value in state.items() if name != "tokenizer"})
+
+
+def _same(one: Tokenizer, other: Any) -> bool:
+    # not what they were made with, where a default may be written out or not
+    settings = [{name: v for name, v in vars(t).items() if not name.startswith("_")} for t in (one, other)]
+    return type(one) is type(other) and settings[0] == settings[1]

@@ -5,7 +5,7 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TextIO
 
 import numpy as np
 
@@ -143,14 +143,24 @@ def read_table(name: str, path: str | Path) -> Iterator[tuple[dict[str, Any], st
         raise ValueError(f"{name}={str(path)!r} has an unknown ending. Give a .csv, .tsv or .jsonl file.")
     # utf-8-sig: spreadsheets put a mark in front
     with path.open(encoding="utf-8-sig", newline="" if path.suffix != ".jsonl" else None) as file:
-        if path.suffix == ".jsonl":
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    yield _object(line, f"{path}, line {number}"), f"{path}, line {number}"
-            return
-        # texts may be longer than the reader's usual limit; C's long has 32 bits on some systems
-        csv.field_size_limit(2**31 - 1)
-        reader = csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ",")
+        try:
+            yield from _objects(file, path) if path.suffix == ".jsonl" else _fields(file, path)
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path} is no UTF-8 ({error}). Save it as UTF-8.") from error
+
+
+def _objects(file: TextIO, path: Path) -> Iterator[tuple[dict[str, Any], str]]:
+    for number, line in enumerate(file, start=1):
+        if line.strip():
+            yield _object(line, f"{path}, line {number}"), f"{path}, line {number}"
+
+
+def _fields(file: TextIO, path: Path) -> Iterator[tuple[dict[str, Any], str]]:
+    # texts may be longer than the reader's usual limit; C's long has 32 bits on some systems
+    csv.field_size_limit(2**31 - 1)
+    # strict: a quotation mark that nobody closes would make one text of all rows behind it
+    reader = csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ",", strict=True)
+    try:
         for row in reader:
             place = f"{path}, line {reader.line_num}"
             if None in row or None in row.values():
@@ -159,6 +169,11 @@ def read_table(name: str, path: str | Path) -> Iterator[tuple[dict[str, Any], st
                     "or line breaks into quotation marks."
                 )
             yield row, place
+    except csv.Error as error:
+        raise ValueError(
+            f"{path}, line {reader.line_num + 1}: {error}. Put a text that begins with a quotation mark into quotation "
+            'marks, and write those in it twice ("").'
+        ) from error
 
 
 def _object(line: str, place: str) -> dict[str, Any]:

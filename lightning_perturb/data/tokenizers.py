@@ -105,7 +105,9 @@ class WordTokenizer(Tokenizer):
             raise ValueError(
                 f"min_frequency={self.min_frequency} leaves no word of the training split. Lower it, or train on more."
             )
-        return WordTokenizer(self.max_length, self.min_frequency, self.max_words, words)
+        args, kwargs = self.given
+        # of the same class: a subclass may split texts another way
+        return type(self)(*args, **{**kwargs, "words": words})
 
     @property
     def vocabulary(self) -> tuple[str, ...] | None:

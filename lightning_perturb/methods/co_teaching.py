@@ -27,7 +27,7 @@ class CoTeaching(SmallLossModule):
         """The mean of each network's losses over the samples that the other chose, added."""
         first, second = self.both_losses(outputs, batch)
         chosen, lent = self.weights(second), self.weights(first)
-        self.tell(batch, "hyperparameter/kept", chosen > 0)
+        self.tell(batch, "hyperparameter/kept", (chosen > 0).to(first.dtype))
         self.tell(batch, "sample_loss", chosen * first)
         return (chosen * first).mean() + (lent * second).mean()
 
@@ -57,7 +57,7 @@ class JoCoR(SmallLossModule):
         apart = symmetric_divergence(outputs["logits"], outputs["peer_logits"])
         joint = (1 - self.co_weight) * (first + second) + self.co_weight * apart
         kept = self.weights(joint)
-        self.tell(batch, "hyperparameter/kept", kept > 0)
+        self.tell(batch, "hyperparameter/kept", (kept > 0).to(joint.dtype))
         # one network's half
         self.tell(batch, "sample_loss", kept * joint / 2)
         return (kept * joint).mean()

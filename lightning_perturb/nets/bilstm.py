@@ -97,19 +97,26 @@ class BiLSTMAttention(nn.Module):
                 f"vocab_size={self.embedding.num_embeddings} of {type(self).__name__} is less than the {len(words)} "
                 "words of the data's vocabulary. Raise it, or lower max_words of the tokenizer."
             )
-        name = int.from_bytes(hashlib.sha256("\n".join(words).encode()).digest()[:7], "big") + 1
-        known = int(self.vocabulary_hash)
-        if known not in (0, name):
-            raise ValueError(
-                f"This {type(self).__name__} was trained with another vocabulary than that of the data. Give the data "
-                "the tokenizer that it was trained with (lightning_perturb.data.load_tokenizer), or a new network."
-            )
-        if known == 0 and self.vectors is not None:
+        self.check_vocabulary(words)
+        if int(self.vocabulary_hash) == 0 and self.vectors is not None:
             found, rows = read_vectors(self.vectors, words, self.embedding.embedding_dim)
             weight = self.embedding.weight
             with torch.no_grad():
                 weight[torch.from_numpy(found)] = torch.from_numpy(rows).to(weight)
-        self.vocabulary_hash.fill_(name)
+        self.vocabulary_hash.fill_(_hash(words))
+
+    def check_vocabulary(self, words: tuple[str, ...]) -> None:
+        """Compares the words that ids stand for with those that the embedding has learned, if any.
+
+        Raises:
+            ValueError: If they are others.
+        """
+        if int(self.vocabulary_hash) not in (0, _hash(words)):
+            raise ValueError(
+                f"This {type(self).__name__} was trained with another vocabulary than that of the data. Give the data "
+                "the tokenizer that it was trained with (lightning_perturb.data.load_tokenizer), or evaluation its "
+                "checkpoint as ckpt_path, or train a new network."
+            )
 
     def _check(self, ids: Tensor) -> None:
         if ids.ndim != 2 or ids.is_floating_point() or ids.is_complex():
@@ -124,6 +131,11 @@ class BiLSTMAttention(nn.Module):
                 f"vocab_size={self.embedding.num_embeddings} of {type(self).__name__} has no row for the id "
                 f"{int(ids.max())}. Raise it to at least max_words of the tokenizer."
             )
+
+
+def _hash(words: tuple[str, ...]) -> int:
+    """A number of a vocabulary, never 0."""
+    return int.from_bytes(hashlib.sha256("\n".join(words).encode()).digest()[:7], "big") + 1
 
 
 def read_vectors(

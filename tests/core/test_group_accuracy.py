@@ -123,6 +123,10 @@ def test_what_is_logged_of_them():
     assert set(found) == {
         "worst_group_acc", "mean_group_acc", "group_acc/0/0", "group_acc/1/0", "group_acc/1/1",
     }  # fmt: skip
+    # nobody told of the last domain
+    found = group_values(accuracy, torch.ones(2, 3), ["a", "b"], ["sea", "wood", "town"])
+    assert float(found["train_weighted_acc"]) == pytest.approx(1.75 / 3)
+    assert {name for name in found if "/" in name} == {"group_acc/a/sea", "group_acc/b/sea", "group_acc/b/wood"}
     assert group_values(torch.full((2, 2), torch.nan), None, (), ()) == {}
     assert set(group_values(torch.ones(60, 2), None, (), ())) == {"worst_group_acc", "mean_group_acc"}
 

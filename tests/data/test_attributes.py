@@ -105,7 +105,8 @@ def faces(request, tmp_path):
         rows = [f"{i:06d}.jpg " + " ".join(f"{a:2d}" for a in attributes(i)) for i in range(FACES)]
         (tmp_path / "list_attr_celeba.txt").write_text("\n".join([str(FACES), " ".join(NAMES) + " ", *rows]) + "\n")
         parts = [f"{i:06d}.jpg {i // 4}" for i in reversed(range(FACES))]
-        (tmp_path / "list_eval_partition.txt").write_text("\n".join(parts) + "\n")
+        # with an empty line at the end
+        (tmp_path / "list_eval_partition.txt").write_text("\n".join(parts) + "\n\n")
     else:
         rows = [",".join(map(str, [f"{i:06d}.jpg", *attributes(i)])) for i in range(FACES)]
         (tmp_path / "list_attr_celeba.csv").write_text("\n".join([",".join(["image_id", *NAMES]), *rows]) + "\n")

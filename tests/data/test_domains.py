@@ -94,6 +94,21 @@ def test_facts():
     assert plain.checksum == data.checksum, "a checkpoint from before there were domains still resumes"
 
 
+def test_training_does_not_go_on_with_other_domains(tmp_path):
+    class Method(PerturbationModule):
+        needs = Needs(domains=True)
+
+        def __init__(self):
+            super().__init__(nn.Linear(2, 3), 3)
+
+    trainer_of(max_epochs=1).fit(module := Method(), datamodule=make())
+    module.trainer.save_checkpoint(tmp_path / "run.ckpt")
+    trainer_of(max_epochs=2).fit(Method(), datamodule=make(), ckpt_path=tmp_path / "run.ckpt")
+    other = Arrays(X, Y, domains=3 - D, batch_size=8)
+    with pytest.raises(ValueError, match="samples are of other domains than those of the checkpoint"):
+        trainer_of(max_epochs=2).fit(Method(), datamodule=other, ckpt_path=tmp_path / "run.ckpt")
+
+
 def test_counts_of_several_labels():
     labels = np.array([[1, 0], [1, 1], [0, 1]])
     assert count_groups(labels, np.array([0, 1, 1]), 2, 3).tolist() == [[1, 1, 0], [0, 2, 0]]

@@ -185,7 +185,9 @@ def lists(tmp_path):
     for number in range(16):
         picture(tmp_path / f"{number}.png", seed=number, width=20, height=20)
     (tmp_path / "train.txt").write_text("".join(f"{i}.png {(i + 1) % CLASSES}\n" for i in range(12)))
-    (tmp_path / "clean.txt").write_text("".join(f"{i}.png {i % CLASSES}\n" for i in range(10, 16)))
+    # with the mark that some editors put in front
+    clean = "\ufeff" + "".join(f"{i}.png {i % CLASSES}\n" for i in range(10, 16))
+    (tmp_path / "clean.txt").write_text(clean, encoding="utf-8")
     names = {"train_list": str(tmp_path / "train.txt"), "meta_list": str(tmp_path / "clean.txt")}
     return lambda **options: ImageLists(
         str(tmp_path), **{**names, "size": 16, "load_size": 20, "batch_size": 4, "labels_known": False, **options}

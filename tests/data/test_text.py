@@ -140,12 +140,26 @@ def test_a_checkpoint_predicts_texts_as_they_are(tmp_path):
     assert found == trainer_of().test(trainer.lightning_module, data, verbose=False)
 
 
+@pytest.mark.parametrize("run", ["validate", "test", "predict"])
+def test_a_network_is_not_read_with_other_ids(run):
+    data = reviews(val_size=16)
+    module = fit(CrossEntropy, data=data).lightning_module
+    other = reviews(val_size=24)
+    with pytest.raises(ValueError, match=r"trained with another vocabulary than that of the data\. .* ckpt_path"):
+        getattr(trainer_of(), run)(module, other)
+    getattr(trainer_of(), run)(module, reviews(val_size=24, tokenizer=data.tokenizer))
+
+
 def test_training_does_not_go_on_with_other_ids(tmp_path):
     saves = ModelCheckpoint(tmp_path, save_on_train_epoch_end=True)
     fit(CrossEntropy, callbacks=[LeaveAfter(1), saves])
     data = reviews(label_noise=FirstPercent(0.25), val_size=16, tokenizer=WordTokenizer(max_length=7))
     with pytest.raises(ValueError, match=r"another tokenizer or vocabulary than the checkpoint.*Resume with"):
         fit(CrossEntropy, ckpt_path=saves.best_model_path, data=data)
+    # the usual one, written out
+    usual = WordTokenizer(max_length=96, min_frequency=2, max_words=1000)
+    data = reviews(label_noise=FirstPercent(0.25), val_size=16, tokenizer=usual)
+    assert fit(CrossEntropy, ckpt_path=saves.best_model_path, data=data).current_epoch == 2
 
 
 @pytest.mark.parametrize(

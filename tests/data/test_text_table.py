@@ -93,6 +93,15 @@ def test_bad_files(tmp_path):
     (tmp_path / "ragged.csv").write_text("text,label\na film, a mess,bad\nb,good\n")
     with pytest.raises(ValueError, match="line 2: the row has another number of fields"):
         TextTable(str(tmp_path / "ragged.csv")).setup("fit")
+    (tmp_path / "open.csv").write_text('label,text\nbad,"a mess\ngood,fine\ngood,lovely\n')
+    with pytest.raises(ValueError, match=r'open\.csv, line 2: .*write those in it twice \(""\)'):
+        TextTable(str(tmp_path / "open.csv")).setup("fit")
+    (tmp_path / "half.tsv").write_text('label\ttext\nbad\t"the film" is a mess\ngood\tfine\n')
+    with pytest.raises(ValueError, match=r"half\.tsv, line 2: .*Put a text that begins with a quotation mark"):
+        TextTable(str(tmp_path / "half.tsv")).setup("fit")
+    (tmp_path / "old.csv").write_bytes("text,label\ncaf\xe9,good\nno,bad\n".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"old\.csv is no UTF-8 .*Save it as UTF-8"):
+        TextTable(str(tmp_path / "old.csv")).setup("fit")
     for line, message in (("[1]", "is no object but list"), ("{", "is no JSON")):
         (tmp_path / "x.jsonl").write_text(line)
         with pytest.raises(ValueError, match=message):

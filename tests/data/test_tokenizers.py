@@ -30,6 +30,20 @@ def test_the_most_frequent_words_are_kept():
     assert WordTokenizer(max_words=4, min_frequency=1).fitted(TEXTS).words == ["good", "the"]
 
 
+def test_a_subclass_that_splits_another_way_stays_one():
+    class Letters(WordTokenizer):
+        def __init__(self, max_length=4, words=None):
+            super().__init__(max_length, 1, words=words)
+
+        def split(self, text):
+            return list(text)
+
+    tokenizer = Letters(3).fitted(["abba", "b"])
+    assert type(tokenizer) is Letters
+    assert tokenizer(["bab", "abba"]).tolist() == [[2, 3, 2], [3, 2, 2]]
+    assert torch.equal(from_plain(as_plain(tokenizer))(["ba"]), tokenizer(["ba"]))
+
+
 def test_it_travels_as_plain_data():
     tokenizer = WordTokenizer(max_length=9, max_words=50).fitted(TEXTS)
     again = from_plain(as_plain(tokenizer))
