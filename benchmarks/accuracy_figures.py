@@ -36,7 +36,8 @@ def by_epoch(read: Results, folder: Path) -> dict[str, Path]:
                 lines.append((row, epochs, [_mean(curve[epoch] for curve in curves) for epoch in epochs]))
         if lines:
             figure = accuracy_curves(lines, axis(read.grid))
-            figure.set_size_inches(8, 4.5)
+            # every row of the legend takes some height
+            figure.set_size_inches(8, max(4.5, 0.6 + 0.18 * len(lines)))
             axes = figure.axes[0]
             axes.set_title(column)
             axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize="small")
