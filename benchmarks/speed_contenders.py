@@ -133,8 +133,7 @@ class Contender:
             log_every_n_steps=50,
             optimizers=[self.optimizer],
             callbacks=[],
-            # a pass over the training set between epochs is none of a step
-            datamodule=SimpleNamespace(facts=facts, score_dataloader=list),
+            datamodule=SimpleNamespace(facts=facts),
         )
         self.module._trainer = self.trainer  # type: ignore[assignment]
         setattr(self.module, "log", _ignore)  # noqa: B010 - logging belongs to the loop

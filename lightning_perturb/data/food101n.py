@@ -88,7 +88,7 @@ class Food101N(LazyImages):
             lines, path = self._lines("Food-101N_release", "classes.txt", header=True)
             if len(set(lines)) != _CLASSES:
                 raise ValueError(f"{path} names {len(set(lines))} classes, not {_CLASSES}. Take the archive's file.")
-            self._names = sorted(lines)
+            self._names = sorted(set(lines))
         return self._names
 
     def _lines(self, release: str, name: str, header: bool) -> tuple[list[str], Path]:

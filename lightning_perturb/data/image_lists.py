@@ -69,6 +69,8 @@ class TextLists(LazyImages):
         if self._classes is None:
             listing = self.listing("train")
             assert listing is not None
+            if not listing.paths:
+                raise ValueError(f"{listing.source} lists no image for the train split. Give a list with images.")
             self._classes = int(listing.labels.max()) + 1
         return self._classes
 

@@ -25,7 +25,8 @@ class TextDataModule(PerturbationDataModule):
 
     A subclass names its classes and reads its texts (:meth:`read_texts`). The vocabulary is that of the training split
     alone, without validation, meta and test samples. It is in every checkpoint: a run that goes on, a test and
-    :func:`~lightning_perturb.data.load_tokenizer` use the ids that the network was trained with. Batches are as long
+    :func:`~lightning_perturb.data.load_tokenizer` use the ids that the network was trained with. A test that is given
+    no checkpoint uses those of the data, and a network that knows its vocabulary refuses another. Batches are as long
     as their longest text, ids ``[B, L]`` with padding at the end.
 
     Args:
@@ -60,6 +61,9 @@ class TextDataModule(PerturbationDataModule):
 
     def setup(self, stage: str | None = None) -> None:
         """Reads what the stage needs and draws splits and labels, once."""
+        if self._trains:
+            # a checkpoint that was tested in between has its own vocabulary
+            self._fitted = None
         super().setup(stage)
         self._train, self._val, self._test = map(self._mine, (self._train, self._val, self._test))
 
@@ -68,6 +72,10 @@ class TextDataModule(PerturbationDataModule):
         if samples is None or not isinstance(samples[0], Texts) or samples[0].served:
             return samples
         return samples[0].served_by(lambda: self.tokenizer), samples[1]
+
+    @property
+    def _trains(self) -> bool:
+        return self.trainer is not None and self.trainer.state.fn == TrainerFn.FITTING
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -138,8 +146,7 @@ class TextDataModule(PerturbationDataModule):
         saved = state.get("tokenizer")
         if saved is not None:
             loaded = from_plain(saved)
-            fitting = self.trainer is not None and self.trainer.state.fn == TrainerFn.FITTING
-            if fitting and self._drawn and not _same(self.tokenizer, loaded):
+            if self._trains and self._drawn and not _same(self.tokenizer, loaded):
                 raise ValueError(
                     f"{type(self).__name__} has another tokenizer or vocabulary than the checkpoint, whose network "
                     "would read other ids. Resume with the same texts and tokenizer, or start a new run."

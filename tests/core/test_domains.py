@@ -3,7 +3,7 @@
 import pytest
 import torch
 from testkit.script import CLASSES, make, train
-from testkit.training import Recipe, fit, module_of, resume, tiny_data, trainer_of
+from testkit.training import Recipe, fit, module_of, tiny_data, trainer_of
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -84,10 +84,17 @@ def test_the_data_and_the_argument_must_agree():
 
 
 def test_another_number_of_groups_at_a_resume(tmp_path):
-    recipe = Recipe(GroupDRO, trainer={"max_epochs": 2})
-    fit(recipe.but(trainer={"max_epochs": 1})).save_checkpoint(tmp_path / "run.ckpt")
-    with pytest.raises(ValueError, match="holds the weights of 20 groups, the data now has 30"):
-        resume(recipe.but(data={"domains": 3}), tmp_path / "run.ckpt")
+    samples = [{"x": torch.randn(6), "y": i % 4, "domain": i % 2} for i in range(24)]
+
+    def trained(domains, path=None, epochs=1):
+        module = GroupDRO(nn.Linear(6, CLASSES), CLASSES, num_domains=domains)
+        trainer = trainer_of(max_epochs=epochs)
+        trainer.fit(module, DataLoader(samples, 8), ckpt_path=path)
+        return trainer
+
+    trained(2).save_checkpoint(tmp_path / "run.ckpt")
+    with pytest.raises(ValueError, match="holds the weights of 8 groups, the data now has 12"):
+        trained(3, tmp_path / "run.ckpt", epochs=2)
 
 
 def test_given_counts_beat_those_of_a_checkpoint(tmp_path):

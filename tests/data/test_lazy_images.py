@@ -195,6 +195,12 @@ def test_lines_that_do_not_fit(folder, line, message):
         lists(folder, num_classes=5).setup()
 
 
+def test_a_list_without_images_has_no_classes(folder):
+    (folder / "train.txt").write_text("")
+    with pytest.raises(ValueError, match=r"train\.txt lists no image for the train split\. Give a list with images"):
+        _ = lists(folder).num_classes
+
+
 def test_sizes_that_do_not_fit(folder):
     for options, message in (
         ({"load_size": 8}, "load_size=8 is less than size=16"),

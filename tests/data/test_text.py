@@ -138,6 +138,9 @@ def test_a_checkpoint_predicts_texts_as_they_are(tmp_path):
     found = trainer_of().test(module, other, ckpt_path=saves.best_model_path, verbose=False)
     assert other.tokenizer.vocabulary == tokenizer.vocabulary
     assert found == trainer_of().test(trainer.lightning_module, data, verbose=False)
+    # and is back in a training of its own
+    trainer_of(max_epochs=1).fit(CrossEntropy(BiLSTMAttention(2, **NET), 2), other)
+    assert other.tokenizer.max_length == 7
 
 
 @pytest.mark.parametrize("run", ["validate", "test", "predict"])
