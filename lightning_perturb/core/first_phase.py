@@ -3,7 +3,7 @@
 from typing import Any
 
 from lightning_perturb.checks import check_positive
-from lightning_perturb.core.module import PerturbationModule
+from lightning_perturb.core.module import CHECKPOINT_KEY, PerturbationModule
 
 
 class FirstPhaseModule(PerturbationModule):
@@ -14,7 +14,8 @@ class FirstPhaseModule(PerturbationModule):
         **kwargs: Arguments of :class:`~lightning_perturb.core.PerturbationModule`.
 
     Raises:
-        ValueError: If an argument is out of range; at the start of a fit, if nobody says how long the first phase is.
+        ValueError: If an argument is out of range; at the start of a fit, if nobody says how long the first phase is,
+            or a resumed run had another length.
     """
 
     #: name of the argument, where a method has a better one
@@ -51,4 +52,20 @@ class FirstPhaseModule(PerturbationModule):
             raise ValueError(
                 f"{self.first_argument}=None takes half of max_epochs, which the Trainer does not have. Set "
                 f"{self.first_argument}."
+            )
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """As in the base, with the length of the first phase."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint[CHECKPOINT_KEY]["first_length"] = self._first_length()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """As in the base; half of another max_epochs would be another training."""
+        super().on_load_checkpoint(checkpoint)
+        begun = checkpoint.get(CHECKPOINT_KEY, {}).get("first_length")
+        now = self._first_length()
+        if self._resuming and self.first_epochs is None and begun not in (None, now):
+            raise ValueError(
+                f"{self.first_argument}=None takes half of max_epochs, now {now} epochs, but the run that is resumed "
+                f"began with {begun}. Set {self.first_argument} to {begun} to go on with it, or to another length."
             )

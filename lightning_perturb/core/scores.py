@@ -1,6 +1,6 @@
 """A pass over a set beside training: in order, in evaluation mode, each sample once over all ranks."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sized
 from typing import Any
 
 import torch
@@ -56,6 +56,18 @@ def clean_predictions(module: PerturbationModule) -> tuple[Tensor, Tensor]:
     return _predictions(module, _loader(module, "clean_dataloader", own, "the clean samples"))
 
 
+def training_size(module: PerturbationModule) -> int:
+    """The number of training samples; 0 where nobody tells.
+
+    Args:
+        module: A method that is being fitted.
+    """
+    if module.facts is not None and module.facts.train_samples:
+        return module.facts.train_samples
+    served = getattr(_own(module, "train"), "dataset", None)
+    return len(served) if isinstance(served, Sized) else 0
+
+
 def _predictions(module: PerturbationModule, loader: Any) -> tuple[Tensor, Tensor]:
     found = [torch.empty(0, module.num_classes, device=module.device)]
     labels = [torch.empty(0, dtype=torch.int64, device=module.device)]
@@ -77,6 +89,8 @@ def _visit(module: PerturbationModule, loader: Any, visit: Callable[[Batch], Non
     with evaluating(module.net):
         for batch in _batches(module, loader):
             visit(batch)
+    # older versions of PyTorch reuse the weights that autocast cast here, which carry no history
+    torch.clear_autocast_cache()
     resume.restore_random_state(kept)
 
 

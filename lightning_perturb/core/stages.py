@@ -1,5 +1,6 @@
 """The base of methods whose second stage is a training of its own, on what the first has learned."""
 
+import copy
 from typing import Any
 
 from lightning.pytorch.cli import LRSchedulerCallable
@@ -11,7 +12,7 @@ from lightning_perturb.core.held import HoldingModule
 
 
 class StagedLR(LRScheduler):
-    """One schedule of the learning rate, and from :meth:`begin_second` on another, from the first rates again.
+    """One schedule of the learning rate, and from :meth:`begin_second` on another, from the optimizer's first options.
 
     Args:
         optimizer: The optimizer, at its first rates.
@@ -28,7 +29,8 @@ class StagedLR(LRScheduler):
         # without super().__init__: it would take a first step of a schedule, and there is none here
         self.optimizer = optimizer
         self.second = False
-        self._rates = [group["lr"] for group in optimizer.param_groups]
+        # not the rates alone: some schedules move the momentum, too
+        self._first = copy.deepcopy(_options(optimizer))
         self._make_second = second
         self._schedule = _made("lr_scheduler", first, optimizer)
 
@@ -42,29 +44,37 @@ class StagedLR(LRScheduler):
         return [group["lr"] for group in self.optimizer.param_groups]
 
     def begin_second(self) -> None:
-        """Puts the first rates back and begins the second schedule."""
+        """Puts the first options back and begins the second schedule."""
         self.second = True
-        for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
-            group["lr"] = rate
-            # that of the first schedule, which may have been another rate
-            group.pop("initial_lr", None)
+        _put(self.optimizer, copy.deepcopy(self._first))
         self._schedule = _made("second_scheduler", self._make_second, self.optimizer)
 
     def state_dict(self) -> dict[str, Any]:
         """Where the schedules stand."""
         schedule = None if self._schedule is None else self._schedule.state_dict()
-        return {"second": self.second, "rates": self._rates, "schedule": schedule}
+        return {"second": self.second, "first": self._first, "schedule": schedule}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Goes on from :meth:`state_dict`; the optimizer has its rates from its own."""
-        self._rates = state_dict["rates"]
+        """Goes on from :meth:`state_dict`; the optimizer has its options from its own."""
+        self._first = state_dict["first"]
         if state_dict["second"]:
-            current = self.get_last_lr()
+            current = _options(self.optimizer)
             self.begin_second()
-            for group, rate in zip(self.optimizer.param_groups, current, strict=True):
-                group["lr"] = rate
+            _put(self.optimizer, current)
         if self._schedule is not None and state_dict["schedule"] is not None:
             self._schedule.load_state_dict(state_dict["schedule"])
+
+
+def _options(optimizer: Optimizer) -> list[dict[str, Any]]:
+    return [{name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups]
+
+
+def _put(optimizer: Optimizer, options: list[dict[str, Any]]) -> None:
+    """Gives an optimizer these options and no others, such as those that schedules keep in it."""
+    for group, wanted in zip(optimizer.param_groups, options, strict=True):
+        for name in group.keys() - wanted.keys() - {"params"}:
+            del group[name]
+        group.update(wanted)
 
 
 def _made(name: str, maker: LRSchedulerCallable | None, optimizer: Optimizer) -> LRScheduler | None:
@@ -80,8 +90,8 @@ def _made(name: str, maker: LRSchedulerCallable | None, optimizer: Optimizer) ->
 class TwoStageModule(HoldingModule, DeferredModule):
     """A method whose second stage, the phase ``deferred``, is a training of its own.
 
-    The optimizer forgets its momentum there, and the learning rate is the first one again. ``from_epoch=0`` has the
-    second stage alone, for a network that is already trained.
+    The optimizer forgets its momentum there, and its options, the learning rate above all, are the first ones again.
+    ``from_epoch=0`` has the second stage alone, for a network that is already trained.
 
     Args:
         second_scheduler: Makes the learning-rate schedule of the second stage, while ``lr_scheduler`` is that of the

@@ -54,6 +54,7 @@ class TransitionModule(KeptWeightsModule, FirstPhaseModule):
 
     def start_epoch(self) -> None:
         """Keeps the first weights; estimates T and starts anew where the main phase begins."""
+        super().start_epoch()
         if bool(self.estimated):
             return
         if self.current_epoch == 0:

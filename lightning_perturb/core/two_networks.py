@@ -48,6 +48,18 @@ class TwoNetworkModule(PerturbationModule):
         self.peer = copy.deepcopy(self.net)
         _shuffle(self.peer if second == "anew" else find_classifier(self.peer)[1])
 
+    def setup(self, stage: str) -> None:
+        """As in the base; the peer takes the vocabulary of texts, too."""
+        super().setup(stage)
+        take_vocabulary = getattr(self.peer, "take_vocabulary", None)
+        if (
+            stage == "fit"
+            and self.facts is not None
+            and self.facts.vocabulary is not None
+            and callable(take_vocabulary)
+        ):
+            take_vocabulary(self.facts.vocabulary)
+
     def outputs(self, call: Callable[..., Any], batch: Batch) -> dict[str, Tensor]:
         """As in the base, and ``peer_logits`` of the second network."""
         return {**super().outputs(call, batch), "peer_logits": self.run(self.peer, batch.view)}
@@ -104,15 +116,24 @@ def _shuffle(net: nn.Module) -> None:
         ValueError: If that changes nothing.
     """
     generator = torch.Generator().manual_seed(torch.initial_seed() & (2**63 - 1))
+    embeddings = [module for module in net.modules() if isinstance(module, nn.Embedding)]
+    padding = {id(layer.weight): layer.padding_idx for layer in embeddings}
     changed = False
     with torch.no_grad():
         for weight in net.parameters():
             if weight.ndim < 2 or not weight.requires_grad:
                 continue
-            order = torch.randperm(weight.numel(), generator=generator).to(weight.device)
-            shuffled = weight.flatten()[order].reshape(weight.shape)
-            changed = changed or not torch.equal(shuffled, weight)
-            weight.copy_(shuffled)
+            # what stands for padding is never trained
+            place = padding.get(id(weight))
+            rows = torch.tensor([row for row in range(len(weight)) if row != place], device=weight.device)
+            drawn = weight if place is None else weight[rows]
+            order = torch.randperm(drawn.numel(), generator=generator).to(weight.device)
+            shuffled = drawn.flatten()[order].reshape(drawn.shape)
+            changed = changed or not torch.equal(shuffled, drawn)
+            if place is None:
+                weight.copy_(shuffled)
+            else:
+                weight[rows] = shuffled
     if not changed:
         raise ValueError(
             f"{type(net).__name__} has no trained weights that differ from each other, so that the two networks would "

@@ -12,7 +12,7 @@ from lightning_perturb.core import random as keyed_random
 from lightning_perturb.core.distributed import gather_rows, rank, world_size
 from lightning_perturb.core.features import FeatureModule
 from lightning_perturb.core.kept_weights import KeptWeightsModule
-from lightning_perturb.core.scores import visit_training
+from lightning_perturb.core.scores import training_size, visit_training
 from lightning_perturb.functional import hard_bootstrapping_target, local_dimensionality, paced_trust, turns
 
 
@@ -154,7 +154,7 @@ class D2L(KeptWeightsModule, FeatureModule):
 
     def _limit(self, wanted: int) -> float:
         """The draw below which samples are looked at: a few more than are wanted, where it is known how many come."""
-        samples = self.facts.train_samples if self.facts is not None else 0
+        samples = training_size(self)
         # ten deviations of the number of draws below it
         return min((wanted + 10 * math.sqrt(wanted)) / samples, 1.0) if samples else 1.0
 

@@ -1,6 +1,6 @@
 """Gold loss correction: the noise's transition matrix from clean samples, on which the network trains, too."""
 
-from collections.abc import Callable, Mapping, Sized
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from lightning_perturb.checks import check_range
 from lightning_perturb.core import Batch, Coordinates, Needs
 from lightning_perturb.core.clean import CleanSamplesModule
-from lightning_perturb.core.scores import clean_predictions
+from lightning_perturb.core.scores import clean_predictions, training_size
 from lightning_perturb.core.transition import TransitionModule
 from lightning_perturb.functional import gold_transition
 
@@ -68,11 +68,7 @@ class GoldLossCorrection(CleanSamplesModule, TransitionModule):
         return gold_transition(probabilities, target)
 
     def _share(self, clean: int) -> float:
-        noisy = self.facts.train_samples if self.facts is not None else 0
-        own: Any = self.trainer.train_dataloader
-        served = getattr(own["train"], "dataset", None) if isinstance(own, Mapping) else None
-        if not noisy and isinstance(served, Sized):
-            noisy = len(served)
+        noisy = training_size(self)
         if not noisy:
             raise ValueError(
                 "clean_share=None takes the share of the clean samples among all, but the data does not tell how many "

@@ -136,6 +136,7 @@ class MixPert(PGDTraining):
 
     def start_epoch(self) -> None:
         """Takes the threshold from the losses of the epoch before."""
+        super().start_epoch()
         if self.threshold != "epoch_quantile":
             return
         seen = self.last_loss[~torch.isnan(self.last_loss)]

@@ -4,7 +4,14 @@ import pytest
 import torch
 from testkit.training import CLASSES, NETS, Recipe, different, digits, fit, resume, snapshot, trainer_of
 from torch import nn
-from torch.optim.lr_scheduler import CosineAnnealingLR, ExponentialLR, MultiStepLR, ReduceLROnPlateau, StepLR
+from torch.optim.lr_scheduler import (
+    CosineAnnealingLR,
+    ExponentialLR,
+    MultiStepLR,
+    OneCycleLR,
+    ReduceLROnPlateau,
+    StepLR,
+)
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_perturb.core.held import HoldingModule
@@ -117,6 +124,30 @@ def test_the_second_schedule_is_as_if_it_stood_alone(first, second):
     rest = rates_of(staged, own, 3)
     assert begun + rest == pytest.approx(alone(MAKERS[second], 5))
     assert rates_of(other, again, 3) == rest
+
+
+def test_each_stage_has_the_optimizer_s_own_momentum():
+    def one_cycle(optimizer):
+        return OneCycleLR(optimizer, 0.5, total_steps=9)
+
+    own = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.2, momentum=0.7)
+    staged = StagedLR(own, one_cycle, None)
+    rates_of(staged, own, 3)
+    staged.begin_second()
+    assert (own.param_groups[0]["lr"], own.param_groups[0]["momentum"]) == (0.2, 0.7)
+    # in the second stage it may be moved as well, and stays where it was in another process
+    staged = StagedLR(own, None, one_cycle)
+    staged.begin_second()
+    rates_of(staged, own, 3)
+    again = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.2, momentum=0.7)
+    other = StagedLR(again, None, one_cycle)
+    again.load_state_dict(own.state_dict())
+    other.load_state_dict(staged.state_dict())
+    for _ in range(2):
+        one, two = ({k: v for k, v in o.param_groups[0].items() if k != "params"} for o in (own, again))
+        assert one == two
+        staged.step()
+        other.step()
 
 
 def test_no_stage_waits_for_a_plateau():

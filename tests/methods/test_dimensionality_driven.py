@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 from lightning.pytorch import Callback
 from testkit.meta import CLASSES, WithFeatures, arrays, fit, sgd
-from testkit.training import Recipe, Saves, different, snapshot
+from testkit.training import NETS, Recipe, Saves, different, digits, snapshot, trainer_of
 from testkit.training import fit as fit_digits
+from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_perturb.functional import local_dimensionality
 from lightning_perturb.methods import D2L
@@ -119,6 +120,17 @@ def test_a_small_training_set_is_one_batch():
     module = make(drawn_size=100, batches=2)
     fit(module, arrays(meta_size=0))
     assert 0.5 < float(module.dimensions[-1]) < 10
+
+
+def test_of_a_loader_of_ones_own_few_samples_are_looked_at_too():
+    x, y = digits()
+    loader = DataLoader(TensorDataset(x[:200].float(), y[:200]), 50)
+    seen = []
+    module = D2L(NETS["mlp"](), 10, neighbours=2, batches=1, drawn_size=4)
+    module.net.register_forward_hook(lambda net, inputs, output: None if net.training else seen.append(len(output)))
+    trainer_of(max_epochs=1).fit(module, loader)
+    # 4 are wanted, and 24 of 200 drawn in the mean
+    assert 4 <= sum(seen) < 100
 
 
 @pytest.mark.parametrize("at", ["batch-step=5", "epoch-step=6", "batch-step=15"])

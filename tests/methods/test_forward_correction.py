@@ -163,3 +163,16 @@ def test_resumed_in_either_phase(at, tmp_path):
     whole = snapshot(fit_digits(recipe, callbacks=saves))
     resumed = snapshot(fit_digits(recipe, seed=9, ckpt_path=tmp_path / f"{at}.ckpt"))
     assert different(whole, resumed) == []
+
+
+def test_a_resumed_run_keeps_the_length_of_its_first_phase(tmp_path):
+    recipe = Recipe(ForwardCorrection, data={"samples": 32}, trainer={"max_epochs": 4})
+    path = tmp_path / "last.ckpt"
+    fit_digits(recipe).save_checkpoint(path)
+    longer = recipe.but(trainer={"max_epochs": 5, "limit_train_batches": 1})
+    assert fit_digits(longer, ckpt_path=path).current_epoch == 5
+    longer = recipe.but(trainer={"max_epochs": 10, "limit_train_batches": 1})
+    with pytest.raises(ValueError, match=r"estimate_epochs=None takes half of max_epochs, now 5.*began with 2"):
+        fit_digits(longer, ckpt_path=path)
+    said = longer.but(options={"estimate_epochs": 2}, trainer={"max_epochs": 6})
+    assert fit_digits(said, ckpt_path=path).current_epoch == 6

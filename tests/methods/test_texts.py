@@ -66,3 +66,25 @@ def test_what_moves_the_input_says_what_to_do(method):
     options = {"eps2": 0.1} if method is methods.MixPert else {}
     with pytest.raises(ValueError, match=r"must be a float tensor; it is torch\.int32"):
         fitted(method, options)
+
+
+def test_both_of_two_networks_take_the_vectors_of_words(tmp_path):
+    torch.manual_seed(0)
+    data = GeneratedReviews(samples=32, test_samples=8, batch_size=16)
+    data.setup("fit")
+    path = tmp_path / "vectors.txt"
+    path.write_text("".join(f"{word} {n} 0.5\n" for n, word in enumerate(data.facts.vocabulary)), encoding="utf-8")
+    net = BiLSTMAttention(2, vocab_size=400, embedding_dim=2, hidden=5, vectors=str(path))
+    net.embedding.weight.requires_grad_(False)
+    module = methods.CoTeaching(net, 2, optimizer=adam)
+    trainer_of(max_epochs=1).fit(module, data)
+    assert float(net.embedding.weight[5, 0]) == 5
+    assert torch.equal(module.peer.embedding.weight, net.embedding.weight)
+
+
+def test_padding_of_the_second_network_is_padding():
+    net = BiLSTMAttention(2, vocab_size=40, embedding_dim=3, hidden=5)
+    peer = methods.CoTeaching(net, 2).peer
+    assert not peer.embedding.weight[0].any()
+    assert not torch.equal(peer.embedding.weight, net.embedding.weight)
+    assert torch.equal(peer.embedding.weight.flatten().sort()[0], net.embedding.weight.flatten().sort()[0])
