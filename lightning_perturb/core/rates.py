@@ -1,4 +1,4 @@
-"""Learning rates that change inside a training beside their schedule."""
+"""Learning rates, and other options of an optimizer, that change inside a training beside their schedule."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -31,3 +31,21 @@ def _scale(scheduler: Any, factor: float) -> None:
     # of schedulers that follow each other, or multiply
     for part in getattr(scheduler, "_schedulers", ()):
         _scale(part, factor)
+
+
+def options_of(optimizer: Optimizer) -> list[dict[str, Any]]:
+    """The options of an optimizer's groups as they are: rate, momentum, and what its schedulers keep there."""
+    return [{name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups]
+
+
+def put_options(optimizer: Optimizer, options: list[dict[str, Any]]) -> None:
+    """Gives an optimizer's groups these options and no others.
+
+    Args:
+        optimizer: The optimizer.
+        options: Of :func:`options_of`, at an earlier moment.
+    """
+    for group, wanted in zip(optimizer.param_groups, options, strict=True):
+        for name in group.keys() - wanted.keys() - {"params"}:
+            del group[name]
+        group.update(wanted)

@@ -104,6 +104,9 @@ def _batches(module: PerturbationModule, loader: Any) -> Iterator[Batch]:
         if not len(found):
             # a rank with fewer samples than another
             continue
+        # where a rank has fewer samples than another
+        if not len(found):
+            continue
         found.y = module._as_target(found.y)
         module._check_labels(found.y, "A label")
         yield found

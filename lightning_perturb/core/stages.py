@@ -9,6 +9,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from lightning_perturb.core.deferred import DeferredModule
 from lightning_perturb.core.held import HoldingModule
+from lightning_perturb.core.rates import options_of, put_options
 
 
 class StagedLR(LRScheduler):
@@ -30,7 +31,7 @@ class StagedLR(LRScheduler):
         self.optimizer = optimizer
         self.second = False
         # not the rates alone: some schedules move the momentum, too
-        self._first = copy.deepcopy(_options(optimizer))
+        self._first = copy.deepcopy(options_of(optimizer))
         self._make_second = second
         self._schedule = _made("lr_scheduler", first, optimizer)
 
@@ -46,7 +47,7 @@ class StagedLR(LRScheduler):
     def begin_second(self) -> None:
         """Puts the first options back and begins the second schedule."""
         self.second = True
-        _put(self.optimizer, copy.deepcopy(self._first))
+        put_options(self.optimizer, copy.deepcopy(self._first))
         self._schedule = _made("second_scheduler", self._make_second, self.optimizer)
 
     def state_dict(self) -> dict[str, Any]:
@@ -58,23 +59,11 @@ class StagedLR(LRScheduler):
         """Goes on from :meth:`state_dict`; the optimizer has its options from its own."""
         self._first = state_dict["first"]
         if state_dict["second"]:
-            current = _options(self.optimizer)
+            current = options_of(self.optimizer)
             self.begin_second()
-            _put(self.optimizer, current)
+            put_options(self.optimizer, current)
         if self._schedule is not None and state_dict["schedule"] is not None:
             self._schedule.load_state_dict(state_dict["schedule"])
-
-
-def _options(optimizer: Optimizer) -> list[dict[str, Any]]:
-    return [{name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups]
-
-
-def _put(optimizer: Optimizer, options: list[dict[str, Any]]) -> None:
-    """Gives an optimizer these options and no others, such as those that schedules keep in it."""
-    for group, wanted in zip(optimizer.param_groups, options, strict=True):
-        for name in group.keys() - wanted.keys() - {"params"}:
-            del group[name]
-        group.update(wanted)
 
 
 def _made(name: str, maker: LRSchedulerCallable | None, optimizer: Optimizer) -> LRScheduler | None:

@@ -9,6 +9,7 @@ from torch import Tensor
 from lightning_perturb.core.batch import Batch
 from lightning_perturb.core.first_phase import FirstPhaseModule
 from lightning_perturb.core.kept_weights import KeptWeightsModule
+from lightning_perturb.core.rates import options_of, put_options
 from lightning_perturb.functional.cross_entropy import cross_entropy
 from lightning_perturb.functional.forward_correction import forward_corrected_loss
 
@@ -37,7 +38,7 @@ class TransitionModule(KeptWeightsModule, FirstPhaseModule):
         super().__init__(*args, first_epochs=estimate_epochs, **kwargs)
         self.add_state("transition", torch.eye(self.num_classes))
         self.add_state("estimated", torch.tensor(False))
-        self._first_groups: list[dict[str, Any]] = []
+        self._first_options: list[dict[str, Any]] = []
         self._first_schedule: dict[str, Any] | None = None
 
     def estimate(self) -> Tensor:
@@ -69,8 +70,7 @@ class TransitionModule(KeptWeightsModule, FirstPhaseModule):
         self.restore_weights()
         (optimizer,) = self.trainer.optimizers
         optimizer.state.clear()
-        for group, first in zip(optimizer.param_groups, self._first_groups, strict=True):
-            group.update(copy.deepcopy(first))
+        put_options(optimizer, copy.deepcopy(self._first_options))
         if self._first_schedule is not None:
             (config,) = self.trainer.lr_scheduler_configs
             config.scheduler.load_state_dict(copy.deepcopy(self._first_schedule))
@@ -80,8 +80,7 @@ class TransitionModule(KeptWeightsModule, FirstPhaseModule):
         configured = super().configure_optimizers()
         scheduled = isinstance(configured, dict)
         optimizer = configured["optimizer"] if scheduled else configured
-        groups = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
-        self._first_groups = copy.deepcopy(groups)
+        self._first_options = copy.deepcopy(options_of(optimizer))
         self._first_schedule = (
             copy.deepcopy(configured["lr_scheduler"]["scheduler"].state_dict()) if scheduled else None
         )

@@ -122,6 +122,16 @@ def test_a_small_training_set_is_one_batch():
     assert 0.5 < float(module.dimensions[-1]) < 10
 
 
+def test_a_rank_s_empty_batch_is_passed_over():
+    data = arrays(meta_size=0, eval_batch_size=7)
+    whole, served = make(), data.score_dataloader
+    fit(whole, data)
+    data.score_dataloader = lambda: (part for batch in served() for part in (batch, batch.rows(slice(0))))
+    again = make()
+    fit(again, data)
+    assert torch.equal(again.dimensions, whole.dimensions)
+
+
 def test_of_a_loader_of_ones_own_few_samples_are_looked_at_too():
     x, y = digits()
     loader = DataLoader(TensorDataset(x[:200].float(), y[:200]), 50)
