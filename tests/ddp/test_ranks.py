@@ -1,5 +1,6 @@
 """What only shows on two ranks: the pool itself, collectives, evaluation without padding, resume, uneven batches."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +46,31 @@ def test_the_failure_of_a_rank_is_told_with_its_traceback(ranks):
     with pytest.raises(RankError, match=r"rank 1:(.|\n)*in fail_on(.|\n)*KeyError: 'a lost key'") as caught:
         ranks(fail_on, 1)
     assert "rank 0" not in str(caught.value)
+    assert ranks(fail_on, 2) == ["well", "well"]
+
+
+class Mine:
+    """Known to this file alone."""
+
+    def __init__(self, value: int) -> None:
+        self.value = value
+
+
+def doubled(mine: Mine) -> Mine:
+    return Mine(2 * mine.value)
+
+
+def test_arguments_and_results_may_be_of_a_test_module_s_own_classes(ranks):
+    assert [found.value for found in ranks(doubled, Mine(3))] == [6, 6]
+
+
+def leave() -> None:
+    os._exit(1)
+
+
+def test_dead_ranks_are_replaced(ranks):
+    with pytest.raises(RankError, match="died"):
+        ranks(leave)
     assert ranks(fail_on, 2) == ["well", "well"]
 
 

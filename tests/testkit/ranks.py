@@ -1,7 +1,7 @@
 """Two processes with a gloo group between them, started once and used by every distributed test.
 
 Run as a script, this file is one of the two. Functions are sent by file and name, so a test module's own top-level
-functions work too; arguments and results are pickled.
+functions work too; arguments and results are pickled, and may be of the test module's own classes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ import traceback
 from collections.abc import Callable
 from datetime import timedelta
 from multiprocessing.connection import Connection, Pipe
-from pathlib import Path
 from typing import Any
 
 # a rank that lost its partner in a collective is given this long to say so
@@ -51,13 +50,17 @@ class Ranks:
         Raises:
             RankError: If a rank raises, dies or does not answer in time.
         """
+        if any(process.poll() is not None for process in self._processes):
+            # died since the last answer
+            self.close()
         fresh = not self._processes
         if fresh:
             self._start()
-        path = sys.modules[function.__module__].__file__
-        order = pickle.dumps((str(path), function.__qualname__, args, kwargs))
+        module = function.__module__
+        # arguments by themselves: a rank must know the module before it can read those of its classes
+        order = (str(sys.modules[module].__file__), module, function.__qualname__, pickle.dumps((args, kwargs)))
         for pipe in self._pipes:
-            pipe.send_bytes(order)
+            pipe.send_bytes(pickle.dumps(order))
         answers = self._collect(time.monotonic() + timeout + (_STARTUP if fresh else 0.0))
         failed = {rank: text for rank, (ok, text) in enumerate(answers) if not ok}
         if failed:
@@ -133,18 +136,18 @@ class Ranks:
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
-def _function(path: str, name: str) -> Callable[..., Any]:
-    alias = f"_of_ranks_{Path(path).stem}_{abs(hash(path))}"
+def _function(path: str, module: str, name: str) -> Callable[..., Any]:
     for known in [m for m in list(sys.modules.values()) if getattr(m, "__file__", None) == path]:
         if known.__name__ != "__main__":
             return getattr(known, name)  # type: ignore[no-any-return]
-    spec = importlib.util.spec_from_file_location(alias, path)
+    # under the name that it has in the tests, by which its classes are pickled
+    spec = importlib.util.spec_from_file_location(module, path)
     assert spec is not None
     assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[alias] = module
-    spec.loader.exec_module(module)
-    return getattr(module, name)  # type: ignore[no-any-return]
+    loaded = importlib.util.module_from_spec(spec)
+    sys.modules[module] = loaded
+    spec.loader.exec_module(loaded)
+    return getattr(loaded, name)  # type: ignore[no-any-return]
 
 
 def look_up_plugins_once() -> None:
@@ -166,12 +169,14 @@ def _serve(pipe: Connection, store: str) -> None:
     )
     while True:
         try:
-            path, name, args, kwargs = pickle.loads(pipe.recv_bytes())
+            path, module, name, given = pickle.loads(pipe.recv_bytes())
         except EOFError:
             # the pool was closed; taking the group down in order would wait for the partner
             os._exit(0)
         try:
-            answer = (True, _function(path, name)(*args, **kwargs))
+            function = _function(path, module, name)
+            args, kwargs = pickle.loads(given)
+            answer = (True, function(*args, **kwargs))
         except BaseException:
             answer = (False, traceback.format_exc())
         pipe.send_bytes(pickle.dumps(answer))
