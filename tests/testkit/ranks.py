@@ -19,6 +19,7 @@ import traceback
 from collections.abc import Callable
 from datetime import timedelta
 from multiprocessing.connection import Connection, Pipe
+from types import ModuleType
 from typing import Any
 
 # a rank that lost its partner in a collective is given this long to say so
@@ -140,7 +141,11 @@ def _function(path: str, module: str, name: str) -> Callable[..., Any]:
     for known in [m for m in list(sys.modules.values()) if getattr(m, "__file__", None) == path]:
         if known.__name__ != "__main__":
             return getattr(known, name)  # type: ignore[no-any-return]
-    # under the name that it has in the tests, by which its classes are pickled
+    # under the name that it has in the tests, by which its classes are pickled; that asks for the packages above it
+    above = module.split(".")[:-1]
+    for depth in range(len(above)):
+        package = ".".join(above[: depth + 1])
+        sys.modules.setdefault(package, ModuleType(package))
     spec = importlib.util.spec_from_file_location(module, path)
     assert spec is not None
     assert spec.loader is not None
