@@ -281,7 +281,7 @@ def test_a_row_with_an_option_of_the_network_and_of_the_data(grid_file):
             "    CrossEntropy, dropout:\n"
             "      class_path: lightning_perturb.methods.CrossEntropy\n"
             "      net: {init_args: {dropout: 0.5}}\n"
-            "      data: {init_args: {val_size: 7}}\n",
+            "      data: {init_args: {val_size: 7, balanced_from: 0}}\n",
         )
     )
     runs = read_grid(grid_file).runs
@@ -291,27 +291,8 @@ def test_a_row_with_an_option_of_the_network_and_of_the_data(grid_file):
         assert run.config["net"]["init_args"].get("dropout") == (0.5 if dropped else None)
         assert run.config["net"]["init_args"]["hidden"] == [8]
         assert run.config["data"]["init_args"]["val_size"] == (7 if dropped else 32)
+        assert run.config["data"]["init_args"].get("balanced_from") == (0 if dropped else None)
         assert not {"net", "data"} & set(run.config["method"])
-
-
-def test_a_row_with_an_option_of_the_data(grid_file):
-    before = {run.key for run in read_grid(grid_file).runs}
-    grid_file.write_text(
-        grid_file.read_text().replace(
-            "    CrossEntropy: {class_path: lightning_perturb.methods.CrossEntropy}\n",
-            "    CrossEntropy: {class_path: lightning_perturb.methods.CrossEntropy}\n"
-            "    CrossEntropy, balanced:\n"
-            "      class_path: lightning_perturb.methods.CrossEntropy\n"
-            "      data: {init_args: {balanced_from: 0}}\n",
-        )
-    )
-    runs = read_grid(grid_file).runs
-    assert before < {run.key for run in runs}
-    for run in runs:
-        options = run.config["data"]["init_args"]
-        assert options.get("balanced_from") == (0 if run.row == "CrossEntropy, balanced" else None)
-        assert ("label_noise" in options) == (run.column == "noisy")
-        assert "data" not in run.config["method"]
 
 
 def test_the_numbers_of_meta_iada_stand_beside_theirs():
